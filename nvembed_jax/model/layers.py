@@ -1,0 +1,164 @@
+"""Linear, norms, embeddings, rotary positions and the gated feed-forward blocks: the parts every
+family is made of.
+
+Matrices are stored as published, [out, in]. Operands are in the compute dtype, accumulation and
+norms in float32 (on CPUs asking for a float32 result is also what selects the native bfloat16
+kernels).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, Num
+
+from nvembed_jax.config import DecoderConfig
+from nvembed_jax.model.compute import Compute
+
+ACTIVATIONS = {
+    "silu": jax.nn.silu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "identity": lambda x: x,
+    "tanh": jnp.tanh,
+}
+_matrix_init = nn.initializers.normal(0.02)
+
+
+def project(
+    x: Num[Array, "*batch D"],
+    weight: Num[Array, "F D"],
+    bias: Any,
+    dtype: Any,
+    out_dtype: Any = None,
+) -> Num[Array, "*batch F"]:
+    """`x @ weight.T + bias`: operands in `dtype`, sums in float32, the result in `out_dtype` or
+    `dtype`."""
+    out = jnp.einsum(
+        "...D,FD->...F", x.astype(dtype), weight.astype(dtype), preferred_element_type=jnp.float32
+    )
+    if bias is not None:
+        out = out + bias.astype(jnp.float32)
+    return out.astype(out_dtype or dtype)
+
+
+class Linear(nn.Module):
+    """A dense layer, `weight` [out, in] and an optional `bias` [out]."""
+
+    features: int
+    use_bias: bool = False
+    compute: Compute = Compute()
+    out_dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Num[Array, "*batch D"]) -> Num[Array, "*batch F"]:
+        weight = self.param("weight", _matrix_init, (self.features, x.shape[-1]))
+        bias = (
+            self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
+        )
+        return project(x, weight, bias, self.compute.dtype, self.out_dtype)
+
+
+class Embedding(nn.Module):
+    """A table `weight` [V, D]."""
+
+    num_embeddings: int
+    features: int
+    compute: Compute = Compute()
+
+    @nn.compact
+    def __call__(self, ids: Int[Array, "*batch"]) -> Num[Array, "*batch D"]:
+        table = self.param("weight", _matrix_init, (self.num_embeddings, self.features))
+        return jnp.take(table, ids, axis=0, mode="clip").astype(self.compute.dtype)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm; `offset` 1 where weights are stored less one (Gemma)."""
+
+    eps: float
+    offset: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Num[Array, "*batch D"]) -> Num[Array, "*batch D"]:
+        weight = self.param("weight", nn.initializers.constant(1.0 - self.offset), (x.shape[-1],))
+        value = x.astype(jnp.float32)
+        value = value * jax.lax.rsqrt(jnp.mean(value * value, -1, keepdims=True) + self.eps)
+        return (value * (weight.astype(jnp.float32) + self.offset)).astype(x.dtype)
+
+
+def standardize(x: Num[Array, "*batch D"], eps: float) -> Float[Array, "*batch D"]:
+    """Zero mean and unit variance over the last axis, in float32."""
+    value = x.astype(jnp.float32)
+    value = value - jnp.mean(value, -1, keepdims=True)
+    return value * jax.lax.rsqrt(jnp.mean(value * value, -1, keepdims=True) + eps)
+
+
+class LayerNorm(nn.Module):
+    """Layer norm with `weight` and `bias` [D]."""
+
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: Num[Array, "*batch D"]) -> Num[Array, "*batch D"]:
+        weight = self.param("weight", nn.initializers.ones, (x.shape[-1],)).astype(jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(jnp.float32)
+        return (standardize(x, self.eps) * weight + bias).astype(x.dtype)
+
+
+def rotary_table(
+    positions: Int[Array, "B T"], head_dim: int, theta: float
+) -> tuple[Float[Array, "B T half"], Float[Array, "B T half"]]:
+    """Cosines and sines of rotary position embedding (RoFormer), float32."""
+    frequency = theta ** -(jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    angle = positions[..., None].astype(jnp.float32) * frequency
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(
+    x: Num[Array, "B T N H"], table: tuple[Float[Array, "B T half"], Float[Array, "B T half"]]
+) -> Num[Array, "B T N H"]:
+    """Rotates the halves of every head (the layout of Hugging Face checkpoints)."""
+    cos, sin = (part[:, :, None, :] for part in table)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    out = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return out.astype(x.dtype)
+
+
+class GatedMLP(nn.Module):
+    """`down(act(gate(x)) * up(x))`: SwiGLU for Mistral and Qwen2, tanh-GELU for Gemma 2."""
+
+    config: DecoderConfig
+    compute: Compute
+
+    @nn.compact
+    def __call__(self, x: Num[Array, "B T D"]) -> Num[Array, "B T D"]:
+        config, compute = self.config, self.compute
+        act = ACTIVATIONS[config.activation]
+        gate = Linear(config.mlp_dim, compute=compute, name="gate_proj")(x)
+        up = Linear(config.mlp_dim, compute=compute, name="up_proj")(x)
+        hidden = (act(gate.astype(jnp.float32)) * up.astype(jnp.float32)).astype(compute.dtype)
+        return Linear(config.embed_dim, compute=compute, name="down_proj")(hidden)
+
+
+def geglu(x: Num[Array, "*batch twoF"]) -> Num[Array, "*batch F"]:
+    """`value * gelu(gate)`; the first half is the value (as published), GELU in the erf form."""
+    value, gate = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return (value * ACTIVATIONS["gelu"](gate)).astype(x.dtype)
+
+
+class GEGLUFeedForward(nn.Module):
+    """The feed-forward block of the poolings: pre-norm, GEGLU, without the residual."""
+
+    multiplier: int
+    eps: float
+    compute: Compute
+
+    @nn.compact
+    def __call__(self, x: Num[Array, "B T D"]) -> Num[Array, "B T D"]:
+        width = x.shape[-1] * self.multiplier
+        hidden = LayerNorm(self.eps, name="norm")(x)
+        hidden = Linear(2 * width, use_bias=True, compute=self.compute, name="up")(hidden)
+        return Linear(x.shape[-1], use_bias=True, compute=self.compute, name="down")(geglu(hidden))

@@ -1,0 +1,35 @@
+"""Eight simulated CPU devices, jaxtyping checks, and the tiny model and tokenizer that most tests use."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+).strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+os.environ["NVEMBED_COMPILATION_CACHE"] = "0"
+
+from jaxtyping import install_import_hook
+
+install_import_hook("nvembed_jax", "beartype.beartype")
+
+import jax
+import pytest
+
+from nvembed_jax.config import ModelConfig, tiny
+from nvembed_jax.model import init_params
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> ModelConfig:
+    """The tiny NV-Embed: latent pooling, bidirectional."""
+    return tiny()
+
+
+@pytest.fixture(scope="session")
+def tiny_params(tiny_config: ModelConfig) -> dict:
+    """Random parameters of `tiny_config`."""
+    return init_params(tiny_config, jax.random.key(0))
