@@ -11,12 +11,12 @@ import difflib
 import types
 import typing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
-Attention = Literal["bidirectional", "causal"]
-Pooling = Literal["latent", "mean", "eos", "cls", "self_attention"]
-ATTENTIONS: tuple[str, ...] = typing.get_args(Attention)
-POOLINGS: tuple[str, ...] = typing.get_args(Pooling)
+Attention: TypeAlias = str
+Pooling: TypeAlias = str
+ATTENTIONS = ("bidirectional", "causal")
+POOLINGS = ("latent", "mean", "eos", "cls", "self_attention")
 
 
 @dataclass(frozen=True, kw_only=True)

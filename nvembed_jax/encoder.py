@@ -12,29 +12,24 @@ import hashlib
 import json
 import logging
 import os
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nvembed_jax.batch import TokenBatch
+from nvembed_jax import codes
 from nvembed_jax.checkpoint import store
 from nvembed_jax.config import Attention, ModelConfig, Pooling, to_dict
-from nvembed_jax.model import Compute, embed, fold_latents, unstack_layers
+from nvembed_jax.model import Compute
+from nvembed_jax.runner import Runner
 from nvembed_jax.runtime import compute_dtype, enable_compilation_cache, progress_bar
-from nvembed_jax.search import codes
-from nvembed_jax.sharding import batch_sharding, batch_shards, param_shardings
+from nvembed_jax.sharding import param_shardings
 from nvembed_jax.text import instructions
-from nvembed_jax.text.packing import TokenArrays, bucket_lengths, pad, plan_batches
 from nvembed_jax.text.tokenizer import Tokenizer
-from nvembed_jax.text.windows import checked_inputs, tokenized_windows
+from nvembed_jax.text.windows import checked_inputs
 
-IN_FLIGHT = 4  # batches dispatched ahead of the one being fetched
-BATCH_TOKENS = {"cpu": 4096, "gpu": 65536, "tpu": 65536}
 _logger = logging.getLogger(__name__)
 
 
@@ -42,10 +37,9 @@ class Embedder:
     """An embedding model ready to encode. Make one with `Embedder.from_pretrained`.
 
     Attributes:
-        config: what the model is. params: nested dict of arrays, as they are run.
+        config: what the model is.
         tokenizer: the model's `Tokenizer`. max_length: tokens a text may have before it is
             truncated.
-        embed_dim: width of the embeddings.
     """
 
     def __init__(
@@ -63,20 +57,11 @@ class Embedder:
     ):
         if truncation not in ("keep_eos", "published"):
             raise ValueError(f"truncation must be 'keep_eos' or 'published'; got {truncation!r}")
-        self.config, self.tokenizer, self.truncation, self.mesh = (
-            config,
-            tokenizer,
-            truncation,
-            mesh,
-        )
+        self.config, self.tokenizer = config, tokenizer
+        self.truncation = truncation
         self.max_length = _checked_max_length(config, max_length)
-        self.compute = Compute(dtype=compute_dtype(dtype), mesh=mesh)
         self._weights_fingerprint = weights_fingerprint
-        self.params = _prepare(config, params, fold, mesh)
-        self._run = {
-            normalize: jax.jit(partial(embed, config, compute=self.compute, normalize=normalize))
-            for normalize in (True, False)
-        }
+        self._runner = Runner(config, params, Compute(dtype=compute_dtype(dtype), mesh=mesh), fold)
         self._warned = False
 
     @classmethod
@@ -134,9 +119,14 @@ class Embedder:
         return self.config.embed_dim
 
     @property
+    def params(self) -> dict[str, Any]:
+        """Nested dict of arrays, in the form in which they are run."""
+        return self._runner.params
+
+    @property
     def num_compilations(self) -> int:
         """Programs compiled so far: one a batch shape."""
-        return sum(run._cache_size() for run in self._run.values())
+        return self._runner.num_compilations
 
     @property
     def fingerprint(self) -> str:
@@ -148,7 +138,7 @@ class Embedder:
             "weights": self._weights_fingerprint,
             "config": to_dict(self.config),
             "tokenizer": self.tokenizer.fingerprint,
-            "dtype": str(self.compute.dtype),
+            "dtype": str(self._runner.compute.dtype),
             "max_length": self.max_length,
             "truncation": self.truncation,
             "version": __version__,
@@ -157,7 +147,7 @@ class Embedder:
 
     def encode(
         self,
-        inputs: str | Sequence[str],
+        inputs: Any,
         *,
         prompt: str | None = None,
         prompt_name: str | None = None,
@@ -205,7 +195,7 @@ class Embedder:
 
     def encode_query(
         self,
-        inputs: str | Sequence[str],
+        inputs: Any,
         task: str | None = None,
         examples: Sequence[tuple[str, str]] | None = None,
         **kwargs: Any,
@@ -227,7 +217,7 @@ class Embedder:
             prefix = instructions.query_prefix(text, task)
         return self._encode_texts(inputs, prefix, text.query_suffix, **kwargs)
 
-    def encode_document(self, inputs: str | Sequence[str], **kwargs: Any) -> Any:
+    def encode_document(self, inputs: Any, **kwargs: Any) -> Any:
         """Embeds passages: no instruction, or the model's passage prefix; kwargs as for
         `encode`."""
         if {"prompt", "prompt_name", "task"} & kwargs.keys():
@@ -278,7 +268,7 @@ class Embedder:
 
     def _encode_texts(
         self,
-        inputs: str | Sequence[str],
+        inputs: Any,
         prefix: str,
         suffix: str,
         *,
@@ -300,7 +290,7 @@ class Embedder:
                 f"max_length must be in 1..{self.max_length} for this model; got {max_length}"
             )
         single = isinstance(inputs, str)
-        texts = [inputs] if single else checked_inputs(inputs)
+        texts = checked_inputs(inputs)
         tokenize = partial(
             self.tokenizer.encode,
             prefix=prefix,
@@ -309,52 +299,23 @@ class Embedder:
             truncation=self.truncation,
         )
         out = np.zeros((len(texts), self.config.embed_dim), np.float32)
-        budget = batch_tokens or BATCH_TOKENS[jax.default_backend()] * batch_shards(self.mesh)
+        parts = self._runner.run(
+            texts,
+            tokenize,
+            max_length=self.max_length,
+            pad_id=self.tokenizer.pad_id,
+            batch_tokens=batch_tokens,
+            normalize=normalize,
+        )
         with progress_bar(len(texts), show_progress_bar) as bar:
-            for indices, rows in self._batches(texts, tokenize, budget, normalize):
-                out[indices] = np.asarray(rows)[: len(indices)]
+            for indices, rows in parts:
+                out[indices] = rows
                 bar.update(len(indices))
         if truncate_dim is not None:
             out = codes.truncate(out, truncate_dim, renormalize=normalize)
-        out = codes.quantize_embeddings(out, precision, code_ranges(out.shape[1]))
+        out = codes.quantize_embeddings(out, precision, codes.unit_ranges(out.shape[1]))
         out = out[0] if single else out
         return jnp.asarray(out) if output == "jax" else out
-
-    def _batches(
-        self, texts: list[str], tokenize: Any, budget: int, normalize: bool
-    ) -> Iterator[tuple[np.ndarray, Any]]:
-        """(positions in `texts`, embeddings) batch by batch, a few of them dispatched ahead."""
-        waiting: deque[tuple[np.ndarray, Any]] = deque()
-        for indices, encoded in tokenized_windows(texts, tokenize):
-            lengths = np.array([len(item.input_ids) for item in encoded])
-            buckets = bucket_lengths(self.max_length)
-            for plan in plan_batches(
-                lengths, budget, buckets, row_multiple=batch_shards(self.mesh)
-            ):
-                batch = pad(
-                    [encoded[i] for i in plan.indices],
-                    plan.length,
-                    plan.rows,
-                    self.tokenizer.pad_id,
-                )
-                waiting.append(
-                    (indices[plan.indices], self._run[normalize](self.params, self._place(batch)))
-                )
-                if len(waiting) > IN_FLIGHT:
-                    yield waiting.popleft()
-        yield from waiting
-
-    def _place(self, arrays: TokenArrays) -> TokenBatch:
-        batch = TokenBatch(*arrays)
-        return batch if self.mesh is None else jax.device_put(batch, batch_sharding(self.mesh))
-
-
-def code_ranges(dim: int) -> np.ndarray:
-    """The ranges [2, D] of `encode`'s int8 and uint8 codes: 6 standard deviations of a unit vector's
-    coordinates to either side. Constant, so that a text's code does not depend on its batch.
-    """
-    bound = np.full(dim, min(1.0, 6 * dim**-0.5), np.float32)
-    return np.stack([-bound, bound])
 
 
 def _checked_max_length(config: ModelConfig, max_length: int | None) -> int:
@@ -363,22 +324,3 @@ def _checked_max_length(config: ModelConfig, max_length: int | None) -> int:
     if not 0 < chosen <= limit:
         raise ValueError(f"max_length must be in 1..{limit} for this model; got {chosen}")
     return chosen
-
-
-def _prepare(config: ModelConfig, params: dict[str, Any], fold: bool, mesh: Any) -> dict[str, Any]:
-    """Parameters in the form that runs fastest: latent block folded; on one CPU, layers
-    unstacked."""
-    if config.pooling != "latent":
-        params = {
-            key: value
-            for key, value in params.items()
-            if key != "pooling" or config.pooling == "self_attention"
-        }
-    if fold and config.pooling == "latent" and "folded" not in params["pooling"]:
-        folded = jax.eval_shape(partial(fold_latents, config), params)["pooling"]
-        shardings = None if mesh is None else param_shardings(mesh, {"pooling": folded})["pooling"]
-        block = jax.jit(lambda p: fold_latents(config, p)["pooling"], out_shardings=shardings)
-        params = {**params, "pooling": block({"pooling": params["pooling"]})}
-    if mesh is None and jax.default_backend() == "cpu" and "layers" in params["backbone"]:
-        params = unstack_layers(params)
-    return params

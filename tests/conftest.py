@@ -1,11 +1,16 @@
-"""Eight simulated CPU devices, jaxtyping checks, and the tiny model and tokenizer that most tests use."""
+"""Eight simulated CPU devices, type checks of shapes, and the tiny model that most tests use."""
 
 from __future__ import annotations
 
 import os
+from functools import partial
 
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=0",  # half the time of a compilation; tests are mostly that
+    ]
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -32,4 +37,4 @@ def tiny_config() -> ModelConfig:
 @pytest.fixture(scope="session")
 def tiny_params(tiny_config: ModelConfig) -> dict:
     """Random parameters of `tiny_config`."""
-    return init_params(tiny_config, jax.random.key(0))
+    return jax.jit(partial(init_params, tiny_config))(jax.random.key(0))

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nvembed_jax"
 FLOORS = {
     "version": 0, "batch": 1, "config": 1, "sharding": 1, "runtime": 1, "codes": 1,
-    "model": 2, "text": 2, "checkpoint": 3, "data": 3, "train": 4, "encoder": 4,
+    "model": 2, "text": 2, "checkpoint": 3, "data": 3, "train": 4, "runner": 4, "encoder": 4,
     "search": 5, "compress": 5, "eval": 6, "serve": 6, "corpus": 6, "interop": 6, "bench": 6,
     "cli": 7, "__main__": 8, "__init__": 8,
 }  # fmt: skip
@@ -62,7 +62,9 @@ def test_text_knows_no_jax():
 
 @pytest.mark.parametrize("name", ONE_FILE)
 def test_heavy_packages_are_imported_lazily_in_one_file(name: str):
-    users = {p: top_level for p in modules() for m, top_level in imports(p) if m.split(".")[0] == name}
+    users = {
+        p: top_level for p in modules() for m, top_level in imports(p) if m.split(".")[0] == name
+    }
     assert len(users) <= 1, f"{name} is imported in {sorted(map(str, users))}"
     assert not any(users.values()), f"{name} is imported at the top of {sorted(map(str, users))}"
 

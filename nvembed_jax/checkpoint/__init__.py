@@ -1,4 +1,4 @@
-"""Checkpoints: published Hugging Face folders in, our model folders out, and back; loading with any sharding."""
+"""Checkpoints: published folders in, our model folders out, and back; loading with any sharding."""
 
 from nvembed_jax.checkpoint.export import export_checkpoint
 from nvembed_jax.checkpoint.hf_convert import convert_checkpoint

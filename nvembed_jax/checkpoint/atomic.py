@@ -1,7 +1,7 @@
 """Folders that appear whole or not at all: written under a hidden temporary name, then renamed.
 
-A living writer holds a lock on its temporary folder; one without a holder is left over from a killed process and is
-removed by the next writer of the same target.
+A living writer holds a lock on its temporary folder; one without a holder is left over from a
+killed process and is removed by the next writer of the same target.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -20,7 +20,7 @@ from pathlib import Path
 def atomic_folder(
     target: str | Path, *, needs_bytes: int = 0, overwrite: bool = False
 ) -> Iterator[Path]:
-    """Yields a temporary folder beside `target` that becomes `target` when the block ends without an error.
+    """Yields a temporary folder that becomes `target` when the block ends without an error.
 
     Args:
         target: must not exist, or be an empty folder, unless `overwrite`.
@@ -73,7 +73,8 @@ def _locked_folder(target: Path) -> tuple[Path, int]:
         folder = target.parent / f"{_pattern(target)}{uuid.uuid4().hex[:12]}"
         folder.mkdir()
         lock = os.open(folder, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(OSError):  # a file system without locks: nobody takes others' folders away
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.exists():  # else another writer took it for a leftover before it was locked
             return folder, lock
         os.close(lock)
@@ -83,13 +84,11 @@ def _remove_leftovers(target: Path) -> None:
     for path in target.parent.iterdir():
         if not path.name.startswith(_pattern(target)) or not path.is_dir():
             continue
-        lock = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path)
-        except BlockingIOError:
-            pass  # its writer lives
-        finally:
+        with suppress(FileNotFoundError):  # gone already
+            lock = os.open(path, os.O_RDONLY)
+            with suppress(OSError):  # its writer lives, or the file system has no locks
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path)
             os.close(lock)
 
 

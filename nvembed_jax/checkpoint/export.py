@@ -1,4 +1,4 @@
-"""Our folders -> published PyTorch form: key names, safetensors shards, index and configuration files."""
+"""Our folders -> published PyTorch form: key names, safetensors shards, index, configuration."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def export_checkpoint(
 ) -> None:
     """Writes one of our folders in the published form, which `transformers` and others read.
 
-    A converted folder gives its source back: names, order and bytes of all files (another dtype where it was
-    changed). A trained one gets files of its own, in shards of at most `shard_bytes`.
+    A converted folder gives its source back: names, order and bytes of all files (another dtype
+    where it was changed). A trained one gets its own, in shards of at most `shard_bytes`.
 
     Raises:
         FileNotFoundError, FileExistsError, OSError: no source, `dst` not empty, no room.
@@ -59,7 +59,10 @@ def export_checkpoint(
         raise ValueError(
             f"{src} is already in published form; export takes a converted or trained folder"
         )
-    total = sum(e.nbytes for parts in model.parts.values() for e in parts.entries)
+    total = sum(entry.nbytes for parts in model.parts.values() for entry in parts.entries)
+    if (model.folder / SOURCE / UNUSED).is_file():
+        unused = read_header(model.folder / SOURCE / UNUSED).tensors
+        total += sum(entry.nbytes for entry in unused.values())
     report = ByteCount(progress, total)
     with atomic_folder(dst, needs_bytes=total) as out:
         if (model.folder / SOURCE).is_dir():
@@ -149,13 +152,18 @@ def _by_published_name(
     out: dict[str, TensorEntry] = {}
     stacked = {n: p for n, p in names.items() if n.startswith("backbone.layers.")}
     for ours in names.keys() - stacked.keys():
-        out[names[ours][0]] = model.parts[ours].entries[0]
+        entry = model.parts[ours].entries[0]
+        out[names[ours][0]] = dataclasses.replace(entry, name=names[ours][0])
     for ours, published in stacked.items():
         entry = model.parts[ours].entries[0]
         size = entry.nbytes // len(published)
         for i, name in enumerate(published):
             out[name] = dataclasses.replace(
-                entry, shape=entry.shape[1:], offset=entry.offset + i * size, nbytes=size
+                entry,
+                name=name,
+                shape=entry.shape[1:],
+                offset=entry.offset + i * size,
+                nbytes=size,
             )
     return out
 
@@ -164,8 +172,8 @@ def _check_same_model(model: ModelFolder, published: ModelConfig) -> None:
     for field in ("backbone", "attention", "pooling", "latent", "projections"):
         if getattr(model.config, field) != getattr(published, field):
             raise ValueError(
-                f"{model.folder}: {field} of config.json differs from the published one in {SOURCE}/; "
-                f"remove {SOURCE}/ to export the model in a form of its own"
+                f"{model.folder}: {field} of config.json differs from the published one in "
+                f"{SOURCE}/; remove {SOURCE}/ to export the model in a form of its own"
             )
 
 
@@ -192,6 +200,6 @@ def _update_side_files(folder: Path, entries: list[TensorEntry]) -> None:
     if index:
         names = index["weight_map"]
         index.setdefault("metadata", {})["total_size"] = sum(
-            entry.nbytes for entry in entries if entry.name in names or len(names) == 0
+            entry.nbytes for entry in entries if entry.name in names
         )
         (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

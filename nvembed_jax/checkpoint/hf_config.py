@@ -1,4 +1,4 @@
-"""A published folder's config.json (and side files) -> `ModelConfig`: one small function a family."""
+"""A published folder's config.json and side files -> `ModelConfig`: a small function a family."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def read_published(folder: Path) -> tuple[ModelConfig, SentenceLayout]:
     kind = raw.get("model_type")
     if kind not in FAMILIES:
         raise ValueError(
-            f"{path}: model_type {kind!r} (architectures {raw.get('architectures')}) is not supported; "
-            f"supported families: {', '.join(FAMILIES)}"
+            f"{path}: model_type {kind!r} (architectures {raw.get('architectures')}) is not "
+            f"supported; supported families: {', '.join(FAMILIES)}"
         )
     if raw.get("quantization_config"):
         raise ValueError(
@@ -131,7 +131,8 @@ def _latent(raw: dict[str, Any], width: int) -> LatentConfig:
     """The published file names only the model type: every size has the published code's default."""
     if raw.get("hidden_dim", width) != width:
         raise ValueError(
-            f"latent_attention_config.hidden_dim {raw['hidden_dim']} differs from the backbone's {width}"
+            f"latent_attention_config.hidden_dim {raw['hidden_dim']} differs from the "
+            f"backbone's {width}"
         )
     default = LatentConfig()
     return LatentConfig(
@@ -196,7 +197,7 @@ def _embedder(source: Published, family: str, backbone: DecoderConfig) -> ModelC
         text=instruct_text(
             source.folder,
             layout,
-            # An EOS-pooled model pools the EOS: published code appends it even where the tokenizer does not.
+            # EOS pooling needs the EOS: published code adds it where the tokenizer does not.
             add_eos=True if add_eos is None else bool(add_eos),
             mask_instruction=not layout.include_prompt,
             max_length=min(limit, backbone.max_positions),

@@ -1,7 +1,7 @@
-"""Published folders -> our format: streamed tensor by tensor, checked before a byte is written, whole or not at all.
+"""Published folders -> our format: checked first, then streamed; whole or not at all.
 
-What the published form has beyond our tensors (side files, shard headers, unused tensors) goes into `source/`, so that
-`export_checkpoint` gives the same files back.
+What the published form has beyond our tensors (side files, shard headers, unused tensors) goes into
+`source/`, so that `export_checkpoint` gives the same files back.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from nvembed_jax.checkpoint.safetensors_write import (
     write_index,
 )
 from nvembed_jax.checkpoint.saving import write_own_config, write_tokenizer_files
-from nvembed_jax.checkpoint.sentence_layout import MODULES_FILE
+from nvembed_jax.checkpoint.sentence_layout import read_modules
 
 SOURCE = "source"  # in a converted folder: what gives the published files back
 HEADERS, SIDE_FILES, UNUSED = "headers", "files", "unused.safetensors"
@@ -42,20 +42,21 @@ def convert_checkpoint(
     progress: Callable[[int, int], None] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Converts a published checkpoint folder (or, with a `dtype`, one of ours) into a folder in our format.
+    """Converts a published folder (or, with a `dtype`, one of ours) into one in our format.
 
     Memory does not grow with the model. `dst` appears whole or not at all.
 
     Args:
         src: Hugging Face or sentence-transformers folder of a supported family.
         dst: must not exist, or be empty.
-        dtype: "float32", "bfloat16" or "float16", rounded to nearest even; default: every tensor as stored.
+        dtype: "float32", "bfloat16" or "float16", rounded to nearest even; default: as stored.
         progress: called with (bytes written, bytes in all).
         shard_bytes: largest file.
 
     Raises:
         FileNotFoundError, FileExistsError, OSError: unreadable source, `dst` not empty, no room.
-        ValueError: unsupported family or feature; missing, unknown, duplicate or misshapen tensors, by name.
+        ValueError: unsupported family or feature; missing, unknown, duplicate or misshapen
+            tensors, by name.
     """
     model = open_model(src)
     if model.is_own and dtype is None:
@@ -121,10 +122,9 @@ def _keep_source(out: Path, model: ModelFolder) -> None:
 
 
 def _side_files(model: ModelFolder) -> Iterable[Path]:
-    """Configurations of the model and of its modules, and the model code that some publish beside them."""
+    """Configurations of the model and its modules, and model code that is published beside them."""
     folders = {model.folder, model.tokenizer_folder}
-    if (model.folder / MODULES_FILE).is_file():
-        folders |= {path.parent for path in model.folder.glob("[0-9]*_*/config.json")}
+    folders |= {model.folder / path for _, path in read_modules(model.folder)}
     for folder in sorted(folders):
         for path in sorted([*folder.glob("*.json"), *folder.glob("*.py")]):
             if not (folder == model.tokenizer_folder and path.name in TOKENIZER_FILES):

@@ -34,7 +34,7 @@ def instruct_text(
     max_length: int,
     family: str,
 ) -> TextConfig:
-    """Text handling of a decoder: a task description goes into the query template, passages stay bare."""
+    """Text handling of a decoder: tasks go into the query template, passages stay bare."""
     prompts = dict(layout.prompts)
     template, example, suffix = QUERY_TEMPLATE, None, ""
     if family in ("mistral", "gemma2") and _has_tags(folder, layout):
@@ -80,7 +80,7 @@ def bert_text(
 
 
 def model_name(folder: Path, raw: dict[str, Any], is_sentence_folder: bool) -> str:
-    """The folder's name, unless it is a generic one: then the hub's, `_name_or_path`'s or the parent's."""
+    """The folder's name; a generic one gives way to the hub's, the origin's or the parent's."""
     folder = folder.resolve()
     hub = _hub_name(folder)
     if hub or not _GENERIC_NAMES.fullmatch(folder.name):
@@ -119,7 +119,7 @@ def _has_tags(folder: Path, layout: SentenceLayout) -> bool:
 
 
 def _is_e5(name: str) -> bool:
-    return re.search(r"(^|[-_/.a-z])e5([-_/.]|$)", name.lower().replace("qa-e5", "-e5")) is not None
+    return re.search(r"(^|[-_/.])e5([-_/.]|$)", name.lower()) is not None
 
 
 def _first(prompts: dict[str, str], names: tuple[str, ...]) -> str:

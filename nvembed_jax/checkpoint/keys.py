@@ -1,6 +1,7 @@
 """Published tensor names: one table a family, our name on the left, the published one on the right.
 
-`{layer}` marks a tensor that is stored once a layer there and stacked [L, ...] here. Backbone names may carry a prefix.
+`{layer}` marks a tensor that is stored once a layer there and stacked [L, ...] here. Backbone names
+may carry a prefix.
 """
 
 from __future__ import annotations
@@ -126,7 +127,8 @@ def published_names(
             published = LATENT_KEYS[name]
         else:
             raise ValueError(
-                f"{name} (pooling {config.pooling!r}) has no published name; only our own format holds it"
+                f"{name} (pooling {config.pooling!r}) has no published name; "
+                "only our own format holds it"
             )
         layers = range(config.backbone.num_layers) if "{layer}" in published else (0,)
         out[name] = tuple(published.format(layer=i) for i in layers)
@@ -135,7 +137,7 @@ def published_names(
 
 @dataclass(frozen=True)
 class Parts:
-    """One of our tensors and the file entries that make it: itself, or a layer each when `stacked`."""
+    """One of our tensors and the entries that make it: itself, or a layer each when `stacked`."""
 
     name: str
     shape: tuple[int, ...]
@@ -192,7 +194,7 @@ def check_tensors(
         found = tuple(tensors[name].shape)  # type: ignore[attr-defined]
         if found != tuple(shape):
             problems.append(f"tensor {name!r} has shape {list(found)}, expected {list(shape)}")
-    for name in tensors.keys() - expected.keys() - set(ignore):
+    for name in sorted(tensors.keys() - expected.keys() - set(ignore)):
         shape = list(tensors[name].shape)  # type: ignore[attr-defined]
         problems.append(
             f"tensor {name!r} (shape {shape}) is unknown to the family {config.family!r}"

@@ -1,4 +1,4 @@
-"""A model folder, ours or published, opened: its config, and where every one of our tensors lies."""
+"""A model folder, ours or published, opened: its config, and where each of our tensors lies."""
 
 from __future__ import annotations
 

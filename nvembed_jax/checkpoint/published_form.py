@@ -1,6 +1,6 @@
-"""`ModelConfig` -> the configuration files of a published folder; reading them gives the same `ModelConfig` back.
+"""`ModelConfig` -> the configuration files of a published folder; they read back equal.
 
-What the published form has no word for (name, templates) goes under one key of our own in config.json.
+What the published form has no word for (name, templates) goes under one key of config.json.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def write_published_config(folder: Path, config: ModelConfig, dtype: str) -> Non
     odd = sorted(changed.keys() - set(_SAID_BY_EXTRAS))
     if odd or ("latent" in changed and config.pooling == "latent"):
         raise ValueError(
-            f"a {data['model_type']!r} folder cannot hold this model: {', '.join(odd or ['latent'])} "
-            "would be lost; keep it in our own format"
+            f"a {data['model_type']!r} folder cannot hold this model: "
+            f"{', '.join(odd or ['latent'])} would be lost; keep it in our own format"
         )
     if changed:
         _write(folder / "config.json", data | {EXTRAS_KEY: changed})

@@ -43,12 +43,13 @@ def cast_into(out: np.ndarray, values: np.ndarray, name: str) -> None:
         if overflowed.any():
             worst = float(np.max(np.abs(values[overflowed].astype(np.float32))))
             raise ValueError(
-                f"tensor {name!r} does not fit float16: {worst:g} is above 65504; use bfloat16 or float32"
+                f"tensor {name!r} does not fit float16: {worst:g} is above 65504; "
+                "use bfloat16 or float32"
             )
 
 
 def is_float(dtype: np.dtype) -> bool:
-    """Whether a tensor of this dtype takes part in dtype conversion (ml_dtypes' types have kind "V")."""
+    """Whether tensors of this dtype take part in conversion (ml_dtypes' types have kind "V")."""
     return dtype.name in ("float64", "float32", "float16", "bfloat16")
 
 

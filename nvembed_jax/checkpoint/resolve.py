@@ -1,4 +1,4 @@
-"""From what a user names as a model to a folder: a path, a Hugging Face name, or nothing (the bundled default)."""
+"""What a user names as a model -> its folder: a path, a Hugging Face name, or nothing."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def resolve_model(path: str | os.PathLike[str] | None = None) -> Path:
     """The folder of a model.
 
     Args:
-        path: a folder; or a name ("nvidia/NV-Embed-v2") looked up in the local Hugging Face cache, then on the
-            hub; or None for the bundled default model.
+        path: a folder; or a name ("nvidia/NV-Embed-v2") looked up in the local Hugging Face
+            cache, then on the hub; or None for the bundled default model.
 
     Raises:
         FileNotFoundError: nothing found; the message says how to get a model.

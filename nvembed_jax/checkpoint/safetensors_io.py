@@ -1,6 +1,7 @@
-"""Reading safetensors: headers checked entry by entry, tensors as zero-copy NumPy views of the mapped file.
+"""Reading safetensors: checked headers, tensors as zero-copy NumPy views of the mapped file.
 
-A `SafetensorsFolder` is one `model.safetensors` or an index with its shards; nothing is read before it is asked for.
+A `SafetensorsFolder` is one `model.safetensors` or an index with its shards; tensors are not read
+before they are asked for.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ FLOAT_NAMES = ("float32", "bfloat16", "float16")
 
 
 def float_dtype(dtype: Any) -> np.dtype:
-    """`dtype` (a name, or what NumPy or JAX call one) as a NumPy dtype; ValueError unless it is a weight type."""
+    """`dtype` (a name, or NumPy's or JAX's) as a NumPy dtype; ValueError if no weight type."""
     try:
         found = np.dtype(dtype)
     except TypeError:
@@ -53,7 +54,7 @@ def float_dtype(dtype: Any) -> np.dtype:
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor of a safetensors file: where its bytes lie. `offset` counts from the start of the file."""
+    """One tensor of a file: where its bytes lie. `offset` counts from the start of the file."""
 
     name: str
     file: Path
@@ -63,14 +64,14 @@ class TensorEntry:
     nbytes: int
 
     def view(self) -> np.ndarray:
-        """The tensor as a read-only view of the mapped file; only the pages that are touched are read."""
+        """The tensor as a read-only view of the mapped file; only touched pages are read."""
         raw = np.asarray(np.memmap(self.file, dtype=np.uint8, mode="r"))
         return raw[self.offset : self.offset + self.nbytes].view(self.dtype).reshape(self.shape)
 
 
 @dataclass(frozen=True)
 class Header:
-    """A safetensors header: `raw` is its JSON exactly as stored (padding included), so that it can be written again."""
+    """A safetensors header; `raw` is its JSON exactly as stored, padding included."""
 
     file: Path
     raw: bytes
@@ -100,7 +101,7 @@ def parse_header(raw: bytes, file: Path, data_size: int | None = None) -> Header
         data_size: bytes of tensor data in the file, if it is to be checked.
 
     Raises:
-        ValueError: not JSON, an unknown dtype, a wrong size, an overlap, a gap, or a truncated file.
+        ValueError: not JSON, an unknown dtype, a wrong size, an overlap, a gap, a truncated file.
     """
     try:
         data = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
@@ -121,13 +122,15 @@ def parse_header(raw: bytes, file: Path, data_size: int | None = None) -> Header
                 "overlaps the tensor before it" if entry.offset < end else "leaves a gap before it"
             )
             raise ValueError(
-                f"{file}: tensor {entry.name!r} {what}: it begins at byte {entry.offset}, expected {end}"
+                f"{file}: tensor {entry.name!r} {what}: it begins at byte {entry.offset}, "
+                f"expected {end}"
             )
         end += entry.nbytes
     if data_size is not None and end - start != data_size:
         what = "truncated" if data_size < end - start else "longer than its header says"
         raise ValueError(
-            f"{file} is {what}: expected {end} bytes, found {start + data_size}; download or copy it again"
+            f"{file} is {what}: expected {end} bytes, found {start + data_size}; "
+            "download or copy it again"
         )
     return Header(file, raw, {entry.name: entry for entry in entries}, metadata)
 
@@ -153,7 +156,7 @@ def _entry(name: str, value: Any, file: Path, start: int) -> TensorEntry:
 
 
 def read_header(file: Path) -> Header:
-    """The checked header of one file. ValueError names the file, and what was expected and found."""
+    """The checked header of one file. ValueError names the file, what was expected, and found."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         prefix = stream.read(8)
@@ -162,7 +165,8 @@ def read_header(file: Path) -> Header:
         (length,) = struct.unpack("<Q", prefix)
         if length > MAX_HEADER:
             raise ValueError(
-                f"{file} is not a safetensors file: its header would have {length} bytes, at most {MAX_HEADER} are allowed"
+                f"{file} is not a safetensors file: its header would have {length} bytes, "
+                f"at most {MAX_HEADER} are allowed"
             )
         raw = stream.read(length)
     if len(raw) < length:
@@ -180,7 +184,7 @@ class SafetensorsFolder(Mapping[str, TensorEntry]):
 
     Raises:
         FileNotFoundError: no weights, or a shard that the index names is missing.
-        ValueError: a broken file, a tensor in two shards, or an index that disagrees with its shards.
+        ValueError: a broken file, a tensor in two shards, an index that disagrees with them.
     """
 
     def __init__(self, folder: str | Path):
@@ -197,7 +201,8 @@ class SafetensorsFolder(Mapping[str, TensorEntry]):
             for name, entry in header.tensors.items():
                 if name in self._tensors:
                     raise ValueError(
-                        f"tensor {name!r} is a duplicate: it stands in {self._tensors[name].file} and in {entry.file}"
+                        f"tensor {name!r} is a duplicate: it stands in {self._tensors[name].file} "
+                        f"and in {entry.file}"
                     )
                 self._tensors[name] = entry
 
@@ -226,7 +231,8 @@ def _indexed_headers(index: Path) -> dict[str, Header]:
             raise ValueError(f"{index} names {name!r}; a shard must lie in the same folder")
         if not (index.parent / name).is_file():
             raise FileNotFoundError(
-                f"{index} names the shard {name!r}, which is missing in {index.parent}; download it again"
+                f"{index} names the shard {name!r}, which is missing in {index.parent}; "
+                "download it again"
             )
     headers = {name: read_header(index.parent / name) for name in files}
     for tensor, name in weight_map.items():
@@ -234,7 +240,7 @@ def _indexed_headers(index: Path) -> dict[str, Header]:
             raise ValueError(
                 f"{index} says that tensor {tensor!r} is in {name}; it is missing there"
             )
-    for name, header in headers.items():
+    for header in headers.values():
         extra = next((t for t in header.tensors if t not in weight_map), None)
         if extra is not None:
             raise ValueError(f"{header.file} holds tensor {extra!r}, which {index} does not name")
@@ -250,4 +256,7 @@ def _no_weights(folder: Path) -> str:
         for p in folder.glob(pattern)
     )
     found = f"found only {', '.join(other[:5])}" if other else "found no weights at all"
-    return f"no weights in {folder}: expected {SINGLE_FILE} or {INDEX_FILE}; {found}. Save the model as safetensors"
+    return (
+        f"no weights in {folder}: expected {SINGLE_FILE} or {INDEX_FILE}; {found}. "
+        "Save the model as safetensors"
+    )

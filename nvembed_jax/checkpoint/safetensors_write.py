@@ -1,10 +1,11 @@
-"""Writing safetensors sequentially: the header first, then every tensor's bytes as they come, then fsync.
+"""Writing safetensors sequentially: the header, then every tensor's bytes as they come, then fsync.
 
 Nothing larger than one chunk is held in memory.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -29,6 +30,7 @@ from nvembed_jax.checkpoint.safetensors_io import (
 SHARD_BYTES = 5_000_000_000
 CHUNK_BYTES = 16 << 20
 Progress = Callable[[int], None]
+_NO_SENDFILE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems
 
 
 class ByteCount:
@@ -108,8 +110,8 @@ def write_index(folder: Path, shards: Mapping[str, list[TensorSpec]]) -> None:
 class SafetensorsWriter:
     """Writes one file sequentially; use as a context manager.
 
-    The header is on disk before the first tensor; leaving the context checks that all of the announced bytes came,
-    and waits until they are on the disk.
+    The header goes first; leaving the context checks that all of the announced bytes came, and
+    waits until they are on the disk.
     """
 
     def __init__(
@@ -141,7 +143,7 @@ class SafetensorsWriter:
             part = values[start : start + step]
             block = out[: part.size]
             cast_into(block, part, name)
-            self._write_all(memoryview(block.view(np.uint8)))
+            self._write_all(block.view(np.uint8).data)
 
     def _write_all(self, data: memoryview) -> None:
         while data:
@@ -186,7 +188,11 @@ def _copy_range(source: int, target: int, entry: TensorEntry, advance: Progress)
 
 def _send(target: int, source: int, position: int, count: int) -> int:
     if sys.platform == "linux":  # elsewhere sendfile writes to sockets only
-        return os.sendfile(target, source, position, count)
+        try:
+            return os.sendfile(target, source, position, count)
+        except OSError as error:
+            if error.errno not in _NO_SENDFILE:
+                raise
     data = memoryview(os.pread(source, min(count, 1 << 20), position))
     written = 0
     while written < len(data):

@@ -44,7 +44,8 @@ def save_model(
 
     Args:
         folder: must not exist or be empty, unless `overwrite`.
-        config, params: the model; a nested dict of NumPy or (fully addressable) JAX arrays, layers stacked.
+        config: the model. params: a nested dict of NumPy or (fully addressable) JAX arrays,
+            layers stacked.
         src_folder: its tokenizer files are copied.
         tokenizer_files: file name -> content, for a tokenizer that is in no folder.
         dtype: of the weights on disk; default: as they are.

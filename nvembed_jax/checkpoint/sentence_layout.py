@@ -1,4 +1,4 @@
-"""Reading the side files of a sentence-transformers folder: modules, pooling, dense layers, prompts, lengths.
+"""Side files of a sentence-transformers folder: modules, pooling, dense layers, prompts, lengths.
 
 A plain Hugging Face folder is the special case without any of them.
 """
@@ -29,7 +29,7 @@ _ACTIVATIONS = {"Identity": "identity", "Tanh": "tanh"}
 
 @dataclass(frozen=True, kw_only=True)
 class SentenceLayout:
-    """What a sentence-transformers folder says. `transformer` and `dense` are folders relative to the model's.
+    """What a sentence-transformers folder says; `transformer` and `dense` are folders within it.
 
     pooling: None: the folder does not say. prompts: as stored, empty ones included.
     """
@@ -75,8 +75,8 @@ def _load(path: Path) -> Any:
 
 
 def read_layout(folder: Path) -> SentenceLayout:
-    """Reads the side files of `folder`. ValueError names a module, mode or activation that we do not have."""
-    modules = _modules(folder)
+    """Reads the side files. ValueError names a module, mode or activation that we do not have."""
+    modules = read_modules(folder)
     fields: dict[str, Any] = {"is_sentence_folder": bool(modules)}
     dense, seen = [], []
     for kind, path in modules:
@@ -106,7 +106,8 @@ def read_layout(folder: Path) -> SentenceLayout:
     )
 
 
-def _modules(folder: Path) -> list[tuple[str, str]]:
+def read_modules(folder: Path) -> list[tuple[str, str]]:
+    """Kind and folder of every module that modules.json names; none without such a file."""
     data = _load(folder / MODULES_FILE)
     if data is None:
         return []
@@ -122,7 +123,8 @@ def _check_order(folder: Path, kind: str, seen: list[str]) -> None:
     file = folder / MODULES_FILE
     if kind not in ("Transformer", "Pooling", "Dense", "Normalize"):
         raise ValueError(
-            f"{file}: module {kind!r} is not supported; known: Transformer, Pooling, Dense, Normalize"
+            f"{file}: module {kind!r} is not supported; "
+            "known: Transformer, Pooling, Dense, Normalize"
         )
     if kind in ("Transformer", "Pooling") and kind in seen:
         raise ValueError(f"{file}: {kind} stands twice")

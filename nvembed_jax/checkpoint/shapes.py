@@ -1,4 +1,4 @@
-"""Names and shapes of every parameter, from a `ModelConfig` alone: what a checkpoint must hold, no more and no less."""
+"""Names and shapes of every parameter, from a `ModelConfig` alone: what a checkpoint must hold."""
 
 from __future__ import annotations
 

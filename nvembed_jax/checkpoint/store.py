@@ -1,4 +1,4 @@
-"""Loading a model folder into JAX arrays with any sharding, and saving parameters as one of our folders."""
+"""Loading model folders into JAX arrays with any sharding; the door to saving and resolving too."""
 
 from __future__ import annotations
 
@@ -45,20 +45,21 @@ def load_params(
 ) -> dict[str, Any]:
     """Loads the parameters of a model folder, ours or published.
 
-    Only what the addressable devices need is read, a shard at a time; a shard that several devices share is read
-    once. Host memory peaks at one shard.
+    Only what the addressable devices need is read, a shard at a time; a shard that several devices
+    share is read once. Host memory peaks at one shard.
 
     Args:
         folder: the model folder.
         config: default: the folder's. One with another pooling loads only what that pooling needs.
         dtype: of all weights; default: as stored.
-        shardings: a nested dict of `jax.sharding.Sharding` like the parameters; None: the default device.
+        shardings: a nested dict of `jax.sharding.Sharding`, as the parameters; None: the default
+            device.
 
     Returns:
         Nested dict of `jax.Array`, layers stacked [L, ...].
 
     Raises:
-        FileNotFoundError, ValueError: a missing or broken folder, or one that does not fit `config`.
+        FileNotFoundError, ValueError: a missing or broken folder, or one that does not fit.
     """
     model = open_model(folder)
     shapes = expected_shapes(config or model.config)
@@ -87,7 +88,7 @@ def _check_wanted(shapes: Mapping[str, Any], parts: Mapping[str, Parts], folder:
 
 def _load_leaf(parts: Parts, dtype: np.dtype | None, sharding: Any) -> jax.Array:
     if sharding is None:
-        return jax.device_put(read_slice(parts, dtype=dtype))
+        return jax.block_until_ready(jax.device_put(read_slice(parts, dtype=dtype)))
     blocks: dict[tuple[tuple[int, int], ...], list[Any]] = {}
     slices: dict[tuple[tuple[int, int], ...], tuple[slice, ...]] = {}
     for device, index in sharding.addressable_devices_indices_map(parts.shape).items():

@@ -49,11 +49,12 @@ def command(
 
     from nvembed_jax.checkpoint import convert_checkpoint, export_checkpoint
     from nvembed_jax.checkpoint.store import resolve_model
-    from nvembed_jax.cli.progress import note
+    from nvembed_jax.cli.progress import note, progress_bar
 
     folder = resolve_model(source)
-    if to is Target.torch:
-        export_checkpoint(folder, destination)
-    else:
-        convert_checkpoint(folder, destination, dtype=dtype and str(dtype))
+    with progress_bar(None, "B", scaled=True) as show:
+        if to is Target.torch:
+            export_checkpoint(folder, destination, progress=show)
+        else:
+            convert_checkpoint(folder, destination, dtype=dtype and dtype.value, progress=show)
     note(f"wrote {destination}")

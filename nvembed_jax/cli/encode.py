@@ -37,40 +37,18 @@ def command(
         Path, typer.Option("--output", "-o", help="The file to write: .npy, .parquet or .jsonl.")
     ],
     model: options.Model = None,
-    input_type: Annotated[
-        InputType | None,
-        typer.Option(
-            "--input-type",
-            help="What the texts are to the model. Default: passage; query with --task.",
-        ),
-    ] = None,
+    input_type: options.InputTypeOption = None,
     task: options.Task = None,
-    prompt: Annotated[
-        str | None, typer.Option(help="Raw prefix of every text, instead of an input type.")
-    ] = None,
-    prompt_name: Annotated[
-        str | None, typer.Option(help="One of the model's named prompts (nvembed info).")
-    ] = None,
+    prompt: options.Prompt = None,
+    prompt_name: options.PromptName = None,
     field: options.Field = "text",
     format: options.FormatOption = None,
-    precision: Annotated[
-        Precision, typer.Option(help="How embeddings are stored.")
-    ] = Precision.float32,
-    truncate_dim: Annotated[
-        int | None,
-        typer.Option(min=1, help="Leading dimensions kept, then renormalised (Matryoshka)."),
-    ] = None,
-    normalize: Annotated[
-        bool, typer.Option("--normalize/--no-normalize", help="Scale to length one.")
-    ] = True,
+    precision: options.PrecisionOption = Precision.float32,
+    truncate_dim: options.TruncateDim = None,
+    normalize: options.Normalize = True,
     max_length: options.MaxLength = None,
     batch_tokens: options.BatchTokens = None,
-    truncation: Annotated[
-        Truncation,
-        typer.Option(
-            help="Of a text too long: keep its EOS, or lose it as the published code does."
-        ),
-    ] = Truncation.keep_eos,
+    truncation: options.TruncationOption = Truncation.keep_eos,
     dtype: options.DtypeOption = None,
     attention: options.AttentionOption = None,
     pooling: options.PoolingOption = None,

@@ -37,7 +37,7 @@ def hit_lines(hits: Sequence[Any], columns: int) -> list[str]:
     rank_width = len(str(hits[-1].rank))
     ids = [one_line(hit.id) for hit in hits]
     id_width = max(map(display_width, ids))
-    left = max(columns - rank_width - id_width - 12, _LEAST_TEXT)
+    left = max(columns - rank_width - id_width - 13, _LEAST_TEXT)
     lines = []
     for hit, id_ in zip(hits, ids, strict=True):
         gap = " " * (id_width - display_width(id_) + 2)

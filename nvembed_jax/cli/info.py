@@ -77,11 +77,8 @@ def _sizes(backbone: Any) -> dict[str, int]:
         "vocab_size",
         "max_positions",
     )
-    sizes = {name: getattr(backbone, name, None) for name in ("embed_dim", *names)}
-    hidden = sizes.pop("embed_dim")
-    return {"hidden_size": hidden} | {
-        name: size for name, size in sizes.items() if size is not None
-    }
+    there = {name: getattr(backbone, name) for name in names if hasattr(backbone, name)}
+    return {"hidden_size": backbone.embed_dim, **there}
 
 
 def _text_facts(text: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`nvembed`: the commands, and what becomes of their errors.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 the reader of the output went
-away. An error is one line on standard error; NVEMBED_DEBUG=1 shows the traceback instead.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. An error is one line on
+standard error; NVEMBED_DEBUG=1 shows the traceback instead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nvembed_jax.cli import convert, encode, info, search
 from nvembed_jax.version import __version__
 
 # Newer versions of Typer bring their own click: its errors are the bases of what Typer exports.
-_USAGE_ERROR, _CLICK_ERROR = typer.BadParameter.__mro__[1:3]
+_CLICK_ERROR = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="nvembed",
@@ -34,12 +34,22 @@ for command in (search, encode, info, convert):
     )
 
 
+def _show_version(wanted: bool) -> bool:
+    if wanted:
+        print(f"nvembed {__version__}")
+        raise typer.Exit
+    return wanted
+
+
 @app.callback(
     help="Text embeddings with NV-Embed and its relatives in JAX: search, encode, convert."
 )
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     pass
@@ -52,16 +62,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Runs a command line and returns its exit code; errors are printed to standard error."""
-    if list(argv) == ["--version"]:
-        print(f"nvembed {__version__}")
-        return 0
     try:
         code = app(list(argv), prog_name="nvembed", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has seen enough (`nvembed search … | head`): there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return 1
+    except SystemExit as stopped:  # click's own answer to the same, from inside a command
+        return stopped.code if isinstance(stopped.code, int) else 1
     except (KeyboardInterrupt, typer.Abort):
         return _failed("interrupted", 130)
     except Exception as error:

@@ -112,6 +112,39 @@ Task = Annotated[
     typer.Option("--task", help="Task description for the queries, in the model's template."),
 ]
 
+InputTypeOption = Annotated[
+    InputType | None,
+    typer.Option(
+        "--input-type", help="What the texts are to the model. Default: passage; query with --task."
+    ),
+]
+Prompt = Annotated[
+    str | None, typer.Option("--prompt", help="Raw prefix of every text, instead of an input type.")
+]
+PromptName = Annotated[
+    str | None,
+    typer.Option("--prompt-name", help="One of the model's named prompts (nvembed info)."),
+]
+PrecisionOption = Annotated[
+    Precision, typer.Option("--precision", help="How embeddings are stored.")
+]
+TruncateDim = Annotated[
+    int | None,
+    typer.Option(
+        "--truncate-dim", min=1, help="Leading dimensions kept, then renormalised (Matryoshka)."
+    ),
+]
+Normalize = Annotated[
+    bool, typer.Option("--normalize/--no-normalize", help="Scale embeddings to length one.")
+]
+TruncationOption = Annotated[
+    Truncation,
+    typer.Option(
+        "--truncation",
+        help="Of a text too long: keep its EOS, or lose it as the published code does.",
+    ),
+]
+
 
 def load_model(model: str | None, **options: Any) -> Any:
     """The `Embedder` for `--model` and its options; None means the default."""

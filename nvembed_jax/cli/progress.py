@@ -14,15 +14,19 @@ def note(message: str) -> None:
 
 @contextmanager
 def progress_bar(
-    total: int | None, unit: str, shown: bool | None = None
-) -> Iterator[Callable[[int], None]]:
-    """Yields a function that is told how many are done; by default terminals only see a bar."""
+    total: int | None, unit: str, scaled: bool = False
+) -> Iterator[Callable[..., None]]:
+    """A bar on standard error, on terminals only; yields a function of (done) or (done, total)."""
     from tqdm import tqdm
 
-    with tqdm(
-        total=total, unit=unit, disable=None if shown is None else not shown, leave=False
-    ) as bar:
-        yield lambda done: (bar.update(done - bar.n), None)[1]
+    with tqdm(total=total, unit=unit, unit_scale=scaled, disable=None, leave=False) as bar:
+
+        def show(done: int, total: int | None = None) -> None:
+            if total is not None:
+                bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
 
 
 def note_skipped(skipped: Sequence[str]) -> None:

@@ -34,6 +34,30 @@ Examples:
   nvembed search docs/ -q "latent attention" --hybrid --index ~/.cache/docs-index
 """
 
+K = Annotated[
+    int | None, typer.Option("-k", "--top-k", min=1, help="Results a query. Default: 10.")
+]
+Index = Annotated[
+    Path | None, typer.Option("--index", help="Folder that keeps the embeddings between searches.")
+]
+Hybrid = Annotated[bool, typer.Option("--hybrid", help="Join the embeddings' scores with BM25's.")]
+AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="A list of {rank, score, id, text}; of {query, results} for many queries."
+    ),
+]
+ChunkTokens = Annotated[
+    int | None,
+    typer.Option("--chunk-tokens", min=0, help="Split documents into chunks of so many tokens."),
+]
+Overlap = Annotated[
+    int | None,
+    typer.Option(
+        "--overlap", min=0, help="Tokens that neighbouring chunks share. Default: a fifth."
+    ),
+]
+
 
 def command(
     source: Annotated[
@@ -43,37 +67,14 @@ def command(
         list[str],
         typer.Option("--query", "-q", help="What to search for; may be given many times."),
     ],
-    k: Annotated[
-        int | None, typer.Option("-k", "--top-k", min=1, help="Results a query. Default: 10.")
-    ] = None,
+    k: K = None,
     model: options.Model = None,
     task: options.Task = None,
-    index: Annotated[
-        Path | None,
-        typer.Option("--index", help="Folder that keeps the embeddings between searches."),
-    ] = None,
-    hybrid: Annotated[
-        bool, typer.Option("--hybrid", help="Join the embeddings' scores with BM25's.")
-    ] = False,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="A list of {rank, score, id, text}; of {query, results} for many queries.",
-        ),
-    ] = False,
-    chunk_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--chunk-tokens", min=0, help="Split documents into chunks of so many tokens."
-        ),
-    ] = None,
-    overlap: Annotated[
-        int | None,
-        typer.Option(
-            "--overlap", min=0, help="Tokens that neighbouring chunks share. Default: a fifth."
-        ),
-    ] = None,
+    index: Index = None,
+    hybrid: Hybrid = False,
+    as_json: AsJson = False,
+    chunk_tokens: ChunkTokens = None,
+    overlap: Overlap = None,
     field: options.Field = "text",
     format: options.FormatOption = None,
     max_length: options.MaxLength = None,
@@ -95,14 +96,14 @@ def command(
     with Corpus(source, field, format) as corpus:
         facts = corpus.scan()  # before the model is loaded: a bad line shows at once
         note_skipped(facts.skipped)
-        if k is not None and k > facts.count:
-            note(f"the corpus has {facts.count} texts, fewer than -k {k}: all of them follow")
         embedder = options.load_model(model, **loading)
         encoding = {"batch_tokens": batch_tokens, "show_progress_bar": False}
         embeddings = embedder.encode_query(queries, task=task, **encoding)
         request = _request(corpus, facts, embedder, model, chunking, encoding)
         with _opened(index, request, facts.count) as opened:
             count = min(k or DEFAULT_K, opened.num_documents)
+            if k is not None and k > count:
+                note(f"the corpus has {count} texts, fewer than -k {k}: all of them follow")
             if hybrid:
                 found = opened.search_hybrid(embeddings, queries, count)
             else:
@@ -162,13 +163,9 @@ def _splitter(embedder: Any, chunking: Chunking) -> Callable[[Any], list[Any]]:
         )
 
     def split(record: Any) -> list[Any]:
-        chunks = chunk_tokens(
-            embedder.tokenizer, record.full_text, chunking.tokens, chunking.overlap
-        )
-        # A text without a token is still a text that the corpus has.
-        return [Passage(record.id, chunk.text) for chunk in chunks] or [
-            Passage(record.id, record.full_text)
-        ]
+        text = record.full_text
+        chunks = chunk_tokens(embedder.tokenizer, text, chunking.tokens, chunking.overlap)
+        return [Passage(record.id, chunk.text) for chunk in chunks if chunk.text.strip()]
 
     return split
 

@@ -125,7 +125,7 @@ def embed(
         scan_layers="layers" in params["backbone"],
         folded="folded" in params.get("pooling", {}),
     )
-    out = model.apply({"params": params}, batch)
+    out = model.apply({"params": params}, jax.tree.map(jnp.asarray, batch))
     return l2_normalize(out) if normalize else out
 
 

@@ -1,109 +1,30 @@
-"""Embeddings in less memory: Matryoshka truncation, int8, uint8 and binary codes, and scores
-between codes.
-
-The conventions are those of sentence-transformers' `quantize_embeddings`: per-dimension ranges in
-255 steps, and binary codes of eight signs a byte, first dimension in the highest bit.
-"""
+"""Scores between embeddings that are held as codes (`nvembed_jax.codes` makes the codes)."""
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int, Num, Shaped
+from jaxtyping import Float, Int, Num, UInt8
 
-PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
-_STEPS = 255
+from nvembed_jax.codes import (
+    PRECISIONS,
+    dequantize_embeddings,
+    embedding_ranges,
+    quantize_embeddings,
+    truncate,
+    unit,
+    unsigned_bits,
+)
 
-
-def truncate(
-    embeddings: Float[np.ndarray, "*N D"], dim: int, renormalize: bool = True
-) -> Float[np.ndarray, "*N dim"]:
-    """The first `dim` dimensions, scaled to length one again.
-
-    Source: Kusupati et al. 2022, Matryoshka representation learning.
-    """
-    width = embeddings.shape[-1]
-    if not 1 <= dim <= width:
-        raise ValueError(
-            f"the embeddings have {width} dimensions; expected 1 to {width} to keep, got {dim}"
-        )
-    cut = np.asarray(embeddings[..., :dim], np.float32)
-    return unit(cut) if renormalize else cut
-
-
-def unit(embeddings: Float[np.ndarray, "*N D"]) -> Float[np.ndarray, "*N D"]:
-    """Rows scaled to length one; zero rows stay zero."""
-    norms = np.linalg.norm(embeddings, axis=-1, keepdims=True)
-    return embeddings / np.where(norms == 0, 1, norms)
-
-
-def embedding_ranges(embeddings: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "2 D"]:
-    """Minimum and maximum of every dimension: what int8 and uint8 codes are relative to."""
-    return np.stack([embeddings.min(axis=0), embeddings.max(axis=0)]).astype(np.float32)
-
-
-def quantize_embeddings(
-    embeddings: Float[np.ndarray, "*N D"],
-    precision: str,
-    ranges: Float[np.ndarray, "2 D"] | None = None,
-) -> Shaped[np.ndarray, "*N C"]:
-    """Codes of `embeddings`: C = D for float32, int8 and uint8, and D / 8 (rounded up) for the
-    binary ones.
-
-    Args:
-        precision: one of `PRECISIONS`; `binary` is `ubinary` less 128, as int8.
-        ranges: minimum and maximum a dimension, for int8 and uint8; None: those of these
-            embeddings, which then must be two or more. Codes compare only under the same ranges.
-
-    Raises:
-        ValueError: an unknown precision, embeddings that are codes already, or no ranges for one
-            embedding.
-    """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
-    if embeddings.dtype.kind != "f":
-        raise ValueError(
-            f"expected float embeddings; got {embeddings.dtype}: are they codes already?"
-        )
-    if precision == "float32":
-        return embeddings.astype(np.float32)
-    if precision in ("binary", "ubinary"):
-        packed = np.packbits(embeddings > 0, axis=-1)
-        return packed if precision == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
-    if ranges is None:
-        if embeddings.ndim != 2 or len(embeddings) == 1:
-            raise ValueError(f"{precision} needs ranges, and one embedding has none: pass ranges")
-        ranges = (
-            embedding_ranges(embeddings)
-            if len(embeddings)
-            else np.zeros((2, embeddings.shape[1]), np.float32)
-        )
-    low, step = _scale(ranges, embeddings.shape[-1])
-    codes = np.clip(np.floor((embeddings - low) / step), 0, _STEPS)
-    return codes.astype(np.uint8) if precision == "uint8" else (codes - 128).astype(np.int8)
-
-
-def dequantize_embeddings(
-    codes: Shaped[np.ndarray, "*N C"],
-    precision: str,
-    ranges: Float[np.ndarray, "2 D"] | None = None,
-) -> Float[np.ndarray, "*N D"]:
-    """What codes stand for: the middle of the step for int8 and uint8, the signs +1 and -1 for
-    binary codes.
-
-    `D` of binary codes is rounded up to whole bytes; the signs in excess are -1 on both sides.
-    """
-    if precision == "float32":
-        return np.asarray(codes, np.float32)
-    if precision in ("binary", "ubinary"):
-        return np.unpackbits(_unsigned(codes, precision), axis=-1).astype(np.float32) * 2 - 1
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
-    if ranges is None:
-        raise ValueError(
-            f"{precision} codes mean nothing without the ranges that they were made with"
-        )
-    low, step = _scale(ranges, codes.shape[-1])
-    return low + (codes.astype(np.float32) + (128.5 if precision == "int8" else 0.5)) * step
+__all__ = [
+    "PRECISIONS",
+    "code_scores",
+    "dequantize_embeddings",
+    "embedding_ranges",
+    "hamming",
+    "quantize_embeddings",
+    "truncate",
+    "unit",
+]
 
 
 def code_scores(
@@ -118,7 +39,7 @@ def code_scores(
     the cost of holding queries as floats). Binary queries score by D - 2 * Hamming distance.
     """
     if precision in ("binary", "ubinary") and queries.dtype.kind != "f":
-        distance = hamming(_unsigned(queries, precision), _unsigned(passages, precision))
+        distance = hamming(unsigned_bits(queries, precision), unsigned_bits(passages, precision))
         return (passages.shape[1] * 8 - 2 * distance).astype(np.float32)
     if queries.dtype.kind != "f":
         queries = dequantize_embeddings(queries, precision, ranges)
@@ -127,23 +48,8 @@ def code_scores(
 
 
 def hamming(
-    queries: Int[np.ndarray, "Q C"], passages: Int[np.ndarray, "P C"]
+    queries: UInt8[np.ndarray, "Q C"], passages: UInt8[np.ndarray, "P C"]
 ) -> Int[np.ndarray, "Q P"]:
     """Number of differing bits between packed codes (uint8), a query at a time."""
     rows = [np.bitwise_count(query ^ passages).sum(axis=-1, dtype=np.int64) for query in queries]
     return np.stack(rows) if rows else np.zeros((0, len(passages)), np.int64)
-
-
-def _unsigned(codes: np.ndarray, precision: str) -> np.ndarray:
-    expected = np.int8 if precision == "binary" else np.uint8
-    if codes.dtype != expected:
-        raise ValueError(f"expected {precision} codes in {np.dtype(expected)}; got {codes.dtype}")
-    return codes if precision == "ubinary" else (codes.astype(np.int16) + 128).astype(np.uint8)
-
-
-def _scale(ranges: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    if ranges.shape != (2, dim):
-        raise ValueError(f"expected ranges of shape (2, {dim}); got {ranges.shape}")
-    low, high = np.asarray(ranges, np.float32)
-    step = (high - low) / _STEPS
-    return low, np.where(step == 0, np.float32(1), step)

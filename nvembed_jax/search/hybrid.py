@@ -7,16 +7,15 @@ kana stand alone. No stop words: common words weigh little under BM25 anyway.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+
+from nvembed_jax.checkpoint.atomic import atomic_folder
 
 LEXICAL_WEIGHT = 0.4  # share of BM25; chosen, as all here, on five retrieval sets, see `fuse`
 FUSION_DEPTH = 1000
@@ -78,13 +77,8 @@ class Bm25:
         """Writes the index as `folder`, all at once; nothing where no passage has a word."""
         if self._index is None:
             return
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-        try:
+        with atomic_folder(folder) as part:
             self._index.save(str(part), show_progress=False)
-            os.rename(part, folder)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
 
     @classmethod
     def load(cls, folder: Path, num_passages: int) -> Bm25:
@@ -96,7 +90,7 @@ class Bm25:
 
 def fuse(
     dense: Float[np.ndarray, " P"],
-    lexical: Float[np.ndarray, " P"],
+    lexical: Float[np.ndarray, " R"],
     weight: float = LEXICAL_WEIGHT,
     depth: int = FUSION_DEPTH,
 ) -> Float[np.ndarray, " P"]:

@@ -8,18 +8,15 @@ for.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from nvembed_jax.checkpoint.atomic import atomic_folder
 from nvembed_jax.data.records import Record
 from nvembed_jax.data.writers import EmbeddingWriter, NpyWriter
 from nvembed_jax.search.hybrid import Bm25, fuse
@@ -56,8 +53,8 @@ class PassageEncoder(Protocol):
 
 
 def whole_text(record: Record) -> list[Passage]:
-    """The split that does not split."""
-    return [Passage(record.id, record.full_text)]
+    """The split that does not split; a text without any characters is not worth finding."""
+    return [Passage(record.id, record.full_text)] if record.full_text.strip() else []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +75,8 @@ class IndexRequest:
     model: PassageEncoder
     model_name: str
     split: Callable[[Record], Iterable[Passage]] = whole_text
-    settings: Mapping[str, Any] = MappingProxyType({})
-    encoding: Mapping[str, Any] = MappingProxyType({})
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    encoding: Mapping[str, Any] = field(default_factory=dict)
     block: int = 1024
     progress: Callable[[int], Any] = lambda done: None
 
@@ -155,7 +152,9 @@ class SearchIndex:
         if not 1 <= k <= self.num_documents:
             raise ValueError(f"k must be 1 to {self.num_documents}, the number of texts; got {k}")
 
-    def _best_texts(self, scores: Iterable[float], rows: Iterable[int], k: int) -> list[Hit]:
+    def _best_texts(
+        self, scores: Float[np.ndarray, " N"], rows: Int[np.ndarray, " N"], k: int
+    ) -> list[Hit]:
         hits: dict[str, Hit] = {}
         for score, row in zip(scores, rows, strict=True):
             if len(hits) == k:
@@ -207,11 +206,7 @@ def build_index(folder: Path, request: IndexRequest) -> SearchIndex:
     """Encodes the corpus into `folder`, which appears (or is replaced) only when it is complete."""
     if not folder.parent.is_dir():
         raise FileNotFoundError(f"{folder}: cannot be made, there is no folder {folder.parent}")
-    try:
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    except OSError as error:
-        raise OSError(f"{folder}: cannot be made ({error.strerror})") from None
-    try:
+    with atomic_folder(folder, overwrite=True) as part:
         counts = _write_passages(part, request)
         meta = {
             "format_version": FORMAT_VERSION,
@@ -221,10 +216,6 @@ def build_index(folder: Path, request: IndexRequest) -> SearchIndex:
             **counts,
         }
         (part / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-        _replace_folder(part, folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return SearchIndex(folder)
 
 
@@ -245,42 +236,38 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def _write_passages(part: Path, request: IndexRequest) -> dict[str, int]:
-    documents, offset = 0, 0
+    documents, seen, offset = 0, 0, 0
     offsets: list[int] = []
     pending: list[Passage] = []
     with (
         NpyWriter(part / "embeddings.npy", with_ids=False) as writer,
         (part / "passages.jsonl").open("wb") as file,
     ):
-        for documents, record in enumerate(request.records(), start=1):
-            for passage in request.split(record):
-                line = (json.dumps(passage._asdict(), ensure_ascii=False) + "\n").encode()
+        for record in request.records():
+            passages = list(request.split(record))
+            for passage in passages:
                 offsets.append(offset)
-                offset += file.write(line)
-                pending.append(passage)
+                line = json.dumps(passage._asdict(), ensure_ascii=False) + "\n"
+                offset += file.write(line.encode())
+            pending += passages
+            documents += bool(passages)
+            seen += 1
             if len(pending) >= request.block:
-                _encode_into(writer, pending, request, documents)
+                _encode_into(writer, pending, request, seen)
+        if not offsets:
+            raise ValueError("every text of the corpus is empty; there is nothing to search")
         if pending:
-            _encode_into(writer, pending, request, documents)
+            _encode_into(writer, pending, request, seen)
     np.save(part / "offsets.npy", np.array(offsets, np.int64))
     return {"documents": documents, "passages": len(offsets)}
 
 
 def _encode_into(
-    writer: EmbeddingWriter, pending: list[Passage], request: IndexRequest, documents: int
+    writer: EmbeddingWriter, pending: list[Passage], request: IndexRequest, done: int
 ) -> None:
     embeddings = request.model.encode_document(
         [passage.text for passage in pending], **request.encoding
     )
     writer.write([passage.id for passage in pending], np.asarray(embeddings, np.float32))
     pending.clear()
-    request.progress(documents)
-
-
-def _replace_folder(part: Path, folder: Path) -> None:
-    """Two renames, because a folder cannot be renamed over one that is not empty."""
-    old = part.with_suffix(".old")
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(part, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    request.progress(done)

@@ -16,7 +16,7 @@ _SMALLEST_BLOCK = 256
 
 def top_k(
     queries: Float[np.ndarray, "Q D"],
-    passages: Float[np.ndarray, "P D"],
+    passages: Float[np.ndarray, "P E"],
     k: int,
     *,
     query_block: int = QUERY_BLOCK,

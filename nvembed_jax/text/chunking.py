@@ -17,7 +17,9 @@ class Chunk(NamedTuple):
     end: int
 
 
-def chunk_tokens(tokenizer: Tokenizer, text: str, chunk_tokens: int, overlap: int = 0) -> list[Chunk]:
+def chunk_tokens(
+    tokenizer: Tokenizer, text: str, chunk_tokens: int, overlap: int = 0
+) -> list[Chunk]:
     """Cuts `text` into chunks of `chunk_tokens` tokens, each sharing `overlap` with the one before.
 
     Together the chunks cover every character. Tokens are counted in the document, without special
@@ -48,8 +50,12 @@ def chunk_tokens(tokenizer: Tokenizer, text: str, chunk_tokens: int, overlap: in
     for first in range(0, count * step, step):
         start = 0 if first == 0 else int(edges[first])
         end = int(edges[min(first + chunk_tokens, len(starts))])
-        if end > start or not text:  # a character of several byte tokens belongs to one chunk
-            chunks.append(Chunk(text[start:end], start, end))
+        chunk = Chunk(text[start:end], start, end)
+        # Several byte tokens share a character, so a window can lie within the one before.
+        if chunks and start == chunks[-1].start:
+            chunks[-1] = chunk
+        elif not chunks or end > chunks[-1].end:
+            chunks.append(chunk)
     return chunks
 
 

@@ -24,7 +24,7 @@ class SafeCuts:
         self._backend = backend
 
     def before(self, text: str, limit: int) -> int:
-        """A safe cut at about `limit` characters, or later; len(text) when there is none."""
+        """A safe cut at about `limit` characters, never below its half; else len(text)."""
         while limit < len(text):
             cut = self._cut_at_space(text, limit) or self._cut_between(text, limit)
             if cut:
@@ -41,7 +41,7 @@ class SafeCuts:
         if not (self._is_bert or self._is_plain_bpe):
             return 0
         apart = self._apart_in_bert if self._is_bert else self._apart_in_bpe
-        scanned = range(limit, max(0, limit - _SCAN), -1)
+        scanned = range(limit, max(limit // 2, limit - _SCAN), -1)
         return next((cut for cut in scanned if apart(text[cut - 1], text[cut])), 0)
 
     def _apart_in_bpe(self, left: str, right: str) -> bool:
@@ -76,15 +76,23 @@ class SafeCuts:
 
     @cached_property
     def _is_plain_bpe(self) -> bool:
-        """A BPE that sees the text as it is, spaces escaped: only pieces bridge characters."""
-        if self._model_type != "BPE" or self._backend.pre_tokenizer is not None:
+        """A BPE that sees the text as it is, spaces escaped: only pieces bridge characters.
+
+        Pre-tokenizers that part it at single characters do no harm; a regular expression might.
+        """
+        if self._model_type != "BPE":
             return False
-        state = json.loads(self._backend.to_str())["normalizer"]
-        steps = state.get("normalizers", [state]) if state else []
-        return all(
+        state = json.loads(self._backend.to_str())
+        steps = _steps(state["normalizer"], "normalizers")
+        escapes = all(
             step["type"] == "Prepend"
             or (step["type"] == "Replace" and step["pattern"] == {"String": " "})
             for step in steps
+        )
+        return escapes and all(
+            step["type"] in ("Digits", "Punctuation")
+            or (step["type"] == "Split" and len(step["pattern"].get("String", "..")) == 1)
+            for step in _steps(state["pre_tokenizer"], "pretokenizers")
         )
 
     @cached_property
@@ -117,6 +125,11 @@ class SafeCuts:
     def _normalised(self, text: str) -> str:
         normalizer = self._backend.normalizer
         return normalizer.normalize_str(text) if normalizer is not None else text
+
+
+def _steps(state: dict[str, Any] | None, parts: str) -> list[dict[str, Any]]:
+    """The parts of a serialised sequence; a single part, or none, as a list too."""
+    return state.get(parts, [state]) if state else []
 
 
 def _neighbours(words: Iterable[str]) -> set[str]:

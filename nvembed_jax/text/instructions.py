@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nvembed_jax.config import TextConfig
 
@@ -192,7 +192,7 @@ def passage_prefix(text: TextConfig) -> str:
     return text.passage_prompt
 
 
-def examples_prefix(text: TextConfig, task: str | None, examples: Sequence[tuple[str, str]]) -> str:
+def examples_prefix(text: TextConfig, task: str | None, examples: Sequence[Any]) -> str:
     """In-context examples and then the query's own prefix (bge-en-icl).
 
     Each (query, passage) pair fills `example_template`; blank lines part the blocks. The query

@@ -148,6 +148,8 @@ def first_fit_decreasing(
     row = np.empty(len(lengths), np.int64)
     start = np.empty(len(lengths), np.int64)
     free = np.zeros(0, np.int64)
+    if not len(lengths):
+        return row, start
     sizes, begins = np.unique(-lengths[order], return_index=True)
     for size, begin, end in zip(-sizes, begins, [*begins[1:], len(order)], strict=True):
         count = end - begin
@@ -240,8 +242,11 @@ def plan_batches(
 
 
 def _rows_for(left: int, counts: tuple[int, ...]) -> int:
-    """The largest row count that at least half fills; the smallest when none does."""
-    return next((rows for rows in counts if 2 * left >= rows), counts[-1])
+    """The smallest row count that holds all, if they half fill it; else the largest they fill."""
+    holding = [rows for rows in counts if rows >= left]
+    if holding and (2 * left >= holding[-1] or holding[-1] == counts[-1]):
+        return holding[-1]
+    return next(rows for rows in counts if rows <= left)
 
 
 def _lengths(encoded: Sequence[Encoded], longest: int) -> Integer[np.ndarray, " B"]:

@@ -29,7 +29,7 @@ class SentencePieceModel:
     bos_id: int = 1
     eos_id: int = 2
     pad_id: int = -1
-    charsmap: bytes = b""
+    has_character_map: bool = False
     add_dummy_prefix: bool = True
     remove_extra_whitespaces: bool = True
     escape_whitespaces: bool = True
@@ -49,8 +49,10 @@ def read_model(path: str | Path) -> SentencePieceModel:
     return model
 
 
-def convert(path: str | Path) -> Any:
+def convert(path: str | Path) -> tuple[Any, dict[str, str | None]]:
     """A `tokenizers.Tokenizer` that gives SentencePiece's ids, BOS first where the model has one.
+
+    With it come the model's names of `bos_token`, `eos_token` and `pad_token` (None: it has none).
 
     A special token written out in a text ("</s>") becomes that token, as with every fast tokenizer;
     SentencePiece itself would spell it in characters.
@@ -62,7 +64,7 @@ def convert(path: str | Path) -> Any:
 
     model = read_model(path)
     _refuse_unsupported(model, str(path))
-    backend = Tokenizer(_bpe(model, str(path)) if model.model_type == BPE else _unigram(model))
+    backend = Tokenizer(_bpe(model, str(path)))
     backend.normalizer = _normalizer(model)  # type: ignore[assignment]
     steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     if model.add_dummy_prefix:
@@ -77,20 +79,15 @@ def convert(path: str | Path) -> Any:
         backend.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
             single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, model.bos_id)]
         )
-    return backend
-
-
-def special_names(path: str | Path) -> dict[str, str | None]:
-    """The model's own names of `bos_token`, `eos_token` and `pad_token`; None where it has none."""
-    model = read_model(path)
-    ids = {"bos_token": model.bos_id, "eos_token": model.eos_id, "pad_token": model.pad_id}
-    return {name: model.pieces[i][0] if i >= 0 else None for name, i in ids.items()}
+    named = {"bos_token": model.bos_id, "eos_token": model.eos_id, "pad_token": model.pad_id}
+    return backend, {name: model.pieces[i][0] if i >= 0 else None for name, i in named.items()}
 
 
 def _refuse_unsupported(model: SentencePieceModel, path: str) -> None:
     user_defined = any(kind == USER_DEFINED for _, _, kind in model.pieces)
     reasons = {
-        "it is neither BPE nor Unigram": model.model_type not in (UNIGRAM, BPE),
+        "it is no BPE model": model.model_type != BPE,
+        "it normalises Unicode by a character map": model.has_character_map,
         "it writes spaces as suffixes": model.whitespace_as_suffix,
         "it does not escape spaces": not model.escape_whitespaces,
         "it has unused pieces": any(kind == UNUSED for _, _, kind in model.pieces),
@@ -139,24 +136,12 @@ def _merges(model: SentencePieceModel, path: str) -> list[tuple[str, str]]:
     ]
 
 
-def _unigram(model: SentencePieceModel) -> Any:
-    from tokenizers import models
-
-    worst = min(score for _, score, kind in model.pieces if kind == NORMAL)
-    # SentencePiece never reads these from text; a score below any other spelling does the same
-    barred = 8.0 * (worst - 20.0)
-    vocab = [(t, s if kind in (NORMAL, USER_DEFINED) else barred) for t, s, kind in model.pieces]
-    return models.Unigram(vocab, unk_id=model.unk_id, byte_fallback=model.byte_fallback)
-
-
 def _normalizer(model: SentencePieceModel) -> Any:
     from tokenizers import Regex, normalizers
 
     steps: list[Any] = []
-    if model.charsmap:
-        steps.append(normalizers.Precompiled(model.charsmap))
     if model.remove_extra_whitespaces:
-        steps.append(normalizers.Replace(Regex("^ +| +$"), ""))
+        steps.append(normalizers.Replace(Regex(rf"\A +|[ {SPACE}]+\z"), ""))
         steps.append(normalizers.Replace(Regex(" {2,}"), " "))
     if model.add_dummy_prefix:
         steps.append(normalizers.Prepend(SPACE))
@@ -182,7 +167,7 @@ def _parse_model(data: bytes) -> SentencePieceModel:
             model.pad_id = _signed(trainer.get(43, -1))
         elif number == 3:
             spec: dict[int, Any] = dict(_fields(value))
-            model.charsmap = spec.get(2, b"")
+            model.has_character_map = bool(spec.get(2))
             model.add_dummy_prefix = bool(spec.get(3, 1))
             model.remove_extra_whitespaces = bool(spec.get(4, 1))
             model.escape_whitespaces = bool(spec.get(5, 1))

@@ -53,9 +53,8 @@ def load_folder(folder: str | Path) -> LoadedTokenizer:
     config = {name: _read_json(folder / name) for name in SIDE_FILES}
     names = _declared_names(config["special_tokens_map.json"])
     names |= _declared_names(config["tokenizer_config.json"])
-    backend = _read_backend(found, config["tokenizer_config.json"])
-    if found.name == "tokenizer.model":
-        names = sentencepiece_bpe.special_names(found) | names
+    backend, own_names = _read_backend(found, config["tokenizer_config.json"])
+    names = own_names | names
     backend.no_truncation()
     backend.no_padding()
     files = tuple(folder / n for n in (*MODEL_FILES, *SIDE_FILES) if (folder / n).is_file())
@@ -90,15 +89,16 @@ def _content(token: Any) -> str | None:
     return token.get("content") if isinstance(token, dict) else token
 
 
-def _read_backend(path: Path, config: dict[str, Any]) -> Any:
+def _read_backend(path: Path, config: dict[str, Any]) -> tuple[Any, dict[str, str | None]]:
+    """The backend, and the special tokens that the file itself names."""
     from tokenizers import Tokenizer
 
     if path.name == "tokenizer.model":
         return sentencepiece_bpe.convert(path)
     if path.name == "vocab.txt":
-        return _wordpiece(path, config)
+        return _wordpiece(path, config), {}
     try:
-        return Tokenizer.from_file(str(path))
+        return Tokenizer.from_file(str(path)), {}
     except Exception as error:  # the library raises bare Exception
         raise ValueError(
             f"{path} is not a tokenizer.json that `tokenizers` reads: {error}"
@@ -144,18 +144,17 @@ def _resolve(
     """Finds the special ids, and makes the post-processor add what the config says it should."""
     ids = {key: _special_id(backend, key, names) for key in USUAL_NAMES}
     opening, closing = surrounding_ids(backend)
+    bos, eos = ids["bos_token"], ids["eos_token"]
     # A decoder's BOS comes first: a tokenizer.json that forgot it is mended, no other is touched.
-    add_bos = not opening and ids["bos_token"] is not None and _wants_bos(backend, config)
-    add_eos = not closing and ids["eos_token"] is not None and config.get("add_eos_token") is True
-    if add_bos or add_eos:
-        _append_template(
-            backend,
-            ids["bos_token"] if add_bos else None,
-            ids["eos_token"] if add_eos else None,
-        )
-        opening, closing = surrounding_ids(backend)
-    bos = opening[0] if opening else ids["bos_token"]
-    eos = closing[-1] if closing else ids["eos_token"]
+    template = (opening, closing)
+    if not opening and bos is not None and _wants_bos(backend, config):
+        opening = (bos,)
+    if not closing and eos is not None and config.get("add_eos_token") is True:
+        closing = (eos,)
+    if template != (opening, closing):
+        _set_template(backend, opening, closing)
+    bos = opening[0] if opening else bos
+    eos = closing[-1] if closing else eos
     pad = ids["pad_token"] if ids["pad_token"] is not None else eos
     return LoadedTokenizer(backend, bos, eos, 0 if pad is None else pad, opening, closing, files)
 
@@ -191,13 +190,16 @@ def surrounding_ids(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(encoding.ids[:before]), tuple(encoding.ids[before + body :])
 
 
-def _append_template(backend: Any, bos: int | None, eos: int | None) -> None:
+def _set_template(backend: Any, opening: tuple[int, ...], closing: tuple[int, ...]) -> None:
     from tokenizers import processors
 
-    special = [(backend.id_to_token(i), i) for i in (bos, eos) if i is not None]
-    first = "" if bos is None else f"{backend.id_to_token(bos)} "
-    last = "" if eos is None else f" {backend.id_to_token(eos)}"
-    single, pair = f"{first}$A{last}", f"{first}$A{last} {first}$B{last}"
-    template = processors.TemplateProcessing(single=single, pair=pair, special_tokens=special)
+    names = {i: backend.id_to_token(i) for i in (*opening, *closing)}
+    first, last = ([names[i] for i in around] for around in (opening, closing))
+    template = processors.TemplateProcessing(
+        single=[*first, "$A", *last],
+        pair=[*first, "$A", *last, *first, "$B", *last],
+        special_tokens=[(name, i) for i, name in names.items()],
+    )
     old = backend.post_processor
-    backend.post_processor = template if old is None else processors.Sequence([old, template])
+    byte_level = isinstance(old, processors.ByteLevel)  # it trims offsets and adds no tokens
+    backend.post_processor = processors.Sequence([old, template]) if byte_level else template

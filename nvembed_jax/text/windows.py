@@ -1,4 +1,4 @@
-"""Texts to tokenised windows, longest first, one window ahead of the one that is being worked on."""
+"""Texts to tokenised windows, longest first, one window ahead of the one that is worked on."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from nvembed_jax.text.tokenizer import Encoded
+from nvembed_jax.text.tokenizer import Encoded, check_texts
 
 WINDOW = 8192  # texts
 
 
 def checked_inputs(inputs: Any) -> list[str]:
-    """`inputs` as a list of strings; ValueError names the first that is not one."""
-    if isinstance(inputs, (bytes, dict)) or not isinstance(inputs, Iterable):
+    """One text or several as a list; ValueError names the first that is no valid Unicode string."""
+    if isinstance(inputs, str):
+        inputs = [inputs]
+    elif isinstance(inputs, (bytes, dict)) or not isinstance(inputs, Iterable):
         raise ValueError(f"expected a string or a sequence of strings; got {type(inputs).__name__}")
     texts = list(inputs)
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ValueError(
-                f"input {i} is of type {type(text).__name__}, not a string; convert it or leave it out"
-            )
+    check_texts(texts)
     return texts
 
 

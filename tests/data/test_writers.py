@@ -87,14 +87,14 @@ def test_no_embeddings_at_all_is_an_error(tmp_path, suffix):
 
 
 def test_blocks_that_do_not_match_are_refused(tmp_path):
-    with (
-        pytest.raises(ValueError, match="width 2 in float32"),
-        open_writer(tmp_path / "a.npy") as writer,
-    ):  # noqa: PT012
-        writer.write(["a"], np.ones((1, 2), np.float32))
-        writer.write(["b"], np.ones((1, 3), np.float32))
-    with pytest.raises(ValueError, match="2 embeddings"), open_writer(tmp_path / "a.npy") as writer:
+    writer = open_writer(tmp_path / "a.npy")
+    writer.write(["a"], np.ones((1, 2), np.float32))
+    for block in (np.ones((1, 3), np.float32), np.ones((1, 2), np.int8)):
+        with pytest.raises(ValueError, match="expected blocks of width 2 in float32"):
+            writer.write(["b"], block)
+    with pytest.raises(ValueError, match="expected 2 embeddings"):
         writer.write(["a", "b"], np.ones((1, 2), np.float32))
+    writer.abort()
     assert not os.listdir(tmp_path)
 
 

@@ -69,6 +69,7 @@ def model_config(sizes: Sizes, pooling: str, attention: str) -> ModelConfig:
             vocab_size=sizes.vocab, embed_dim=sizes.width, mlp_dim=sizes.mlp,
             num_layers=sizes.layers, num_heads=sizes.heads, num_kv_heads=sizes.kv_heads,
             head_dim=sizes.head, rope_theta=sizes.rope_theta, norm_eps=sizes.norm_eps,
+            sliding_window=sizes.window,
         ),
         attention=attention,
         pooling=pooling,

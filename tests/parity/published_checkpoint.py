@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch_nvembed import NVEmbed, Sizes, random_model
 
 
+@functools.cache
 def trained_pieces(count: int) -> tuple[list[str], list[tuple[str, str]]]:
     """`count` byte-pair pieces and their merges, from Python's own documentation."""
     tokenizer = Tokenizer(models.BPE())
@@ -81,7 +83,7 @@ def published_config(s: Sizes, *, explicit_latents: bool = True) -> dict[str, An
         "intermediate_size": s.mlp, "num_hidden_layers": s.layers, "num_attention_heads": s.heads,
         "num_key_value_heads": s.kv_heads, "hidden_act": "silu", "vocab_size": s.vocab,
         "rms_norm_eps": s.norm_eps, "rope_theta": s.rope_theta, "bos_token_id": 1,
-        "eos_token_id": 2, "max_position_embeddings": 32768, "sliding_window": 4096,
+        "eos_token_id": 2, "max_position_embeddings": 32768, "sliding_window": s.window,
         "attention_dropout": 0.0, "initializer_range": 0.02, "use_cache": True,
     }  # fmt: skip
     if s.head * s.heads != s.width:

@@ -37,6 +37,12 @@ def texts() -> list[str]:
 
 
 @pytest.fixture(scope="module")
+def few(texts) -> list[str]:
+    """Texts of similar length: few buckets, so few compilations."""
+    return sorted(texts, key=len)[100:116]
+
+
+@pytest.fixture(scope="module")
 def theirs() -> SentenceTransformer:
     return SentenceTransformer(str(minilm_folder()), device="cpu")
 
@@ -60,8 +66,7 @@ def test_minilm_embeddings_equal_sentence_transformers(ours, texts, expected):
     np.testing.assert_allclose(embeddings, expected, rtol=0, atol=1e-5)
 
 
-def test_minilm_queries_and_documents_equal_sentence_transformers(ours, theirs, texts):
-    few = texts[:20]
+def test_minilm_queries_and_documents_equal_sentence_transformers(ours, theirs, few):
     np.testing.assert_allclose(
         ours.encode_query(few), theirs.encode_query(few, normalize_embeddings=True), atol=1e-5
     )
@@ -70,15 +75,14 @@ def test_minilm_queries_and_documents_equal_sentence_transformers(ours, theirs, 
     )
 
 
-def test_minilm_prompt_equals_sentence_transformers(ours, theirs, texts):
+def test_minilm_prompt_equals_sentence_transformers(ours, theirs, few):
     """A raw prefix is pooled here, as sentence-transformers does by default."""
-    few, prompt = texts[:20], "documentation: "
+    prompt = "documentation: "
     expected = theirs.encode(few, prompt=prompt, normalize_embeddings=True)
     np.testing.assert_allclose(ours.encode(few, prompt=prompt), expected, rtol=0, atol=1e-5)
 
 
-def test_minilm_without_normalisation_equals_its_token_mean(ours, theirs, texts):
-    few = texts[:20]
+def test_minilm_without_normalisation_equals_its_token_mean(ours, theirs, few):
     features = theirs.encode(few, output_value=None, normalize_embeddings=False)
     means = [
         np.asarray(f["token_embeddings"])[np.asarray(f["attention_mask"]) == 1].mean(0)
@@ -91,5 +95,7 @@ def test_minilm_without_normalisation_equals_its_token_mean(ours, theirs, texts)
 
 def test_minilm_bfloat16_stays_at_cosine_0_999(texts, expected):
     half = Embedder.from_pretrained(minilm_folder(), dtype="bfloat16")
-    embeddings = half.encode(texts[:150])
-    assert (embeddings * expected[:150]).sum(-1).min() >= 0.999
+    chosen = [i for i, text in enumerate(texts) if len(text) < 90 or 300 < len(text) < 360]
+    embeddings = half.encode([texts[i] for i in chosen])
+    assert len(chosen) > 100
+    assert (embeddings * expected[chosen]).sum(-1).min() >= 0.999

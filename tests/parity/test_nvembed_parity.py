@@ -82,6 +82,7 @@ def test_reference_depends_on_mask_and_instruction(model, texts, pooling):
 
 FULL_WIDTH = Sizes(
     vocab=256, width=4096, mlp=14336, layers=1, heads=32, kv_heads=8, head=128,
+    window=4096, rope_theta=10000.0, norm_eps=1e-5,
     latents=512, latent_width=4096, cross_heads=8, cross_head=4096, mult=4,
 )  # fmt: skip
 
