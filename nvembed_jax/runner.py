@@ -36,7 +36,7 @@ class Runner:
     ):
         self.compute, self.mesh = compute, compute.mesh
         self.params = prepare_params(config, params, fold, compute.mesh)
-        self._programs = {
+        self._programs: dict[bool, Any] = {
             normalize: jax.jit(partial(embed, config, compute=compute, normalize=normalize))
             for normalize in (True, False)
         }

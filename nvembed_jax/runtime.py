@@ -30,7 +30,7 @@ def enable_compilation_cache() -> None:
     """
     default = str(Path.home() / ".cache" / "nvembed_jax" / "xla")
     where = os.environ.get("NVEMBED_COMPILATION_CACHE", default)
-    if where == "0" or jax.config.jax_compilation_cache_dir is not None:
+    if where == "0" or getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
         return
     jax.config.update("jax_compilation_cache_dir", where)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -9,7 +9,8 @@ os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
-        "--xla_backend_optimization_level=0",  # half the time of a compilation; tests are mostly that
+        # Halves the time of compilations, which is most of the time of the tests.
+        "--xla_backend_optimization_level=0",
     ]
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

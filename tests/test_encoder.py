@@ -20,8 +20,6 @@ from nvembed_jax.model import init_params
 from nvembed_jax.sharding import make_mesh
 
 WORDS = ["latent", "attention", "pools", "hidden", "states", "of", "every", "token", "into", "one"]
-    "latent attention pools the hidden states of every token into one vector of length one".split()
-)
 VOCAB = 8192
 PACKAGED_TOKENIZER = Path(nvembed_jax.text.__file__).parent / "data"
 

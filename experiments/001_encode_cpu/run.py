@@ -1,9 +1,11 @@
-"""Encoding speed on a CPU: nvembed_jax against sentence-transformers, same weights, same texts, in turns.
+"""Encoding speed on a CPU: nvembed_jax against sentence-transformers, same weights, same texts, in
+turns.
 
     python experiments/001_encode_cpu/run.py --data FOLDER [--rounds 7] [--threads 2]
 
-FOLDER holds BEIR-like task folders (queries.jsonl.gz, corpus.jsonl.gz). Every arm is a process of its own; the arms
-take turns, so that a drift of the machine meets all of them. Writes results.jsonl beside this file.
+FOLDER holds BEIR-like task folders (queries.jsonl.gz, corpus.jsonl.gz). Every arm is a process of
+its own; the arms take turns, so that a drift of the machine meets all of them. Writes
+results.jsonl beside this file.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ def load_texts(data: Path, count: int, seed: int) -> dict[str, list[str]]:
 
 
 def worker(kind: str, dtype: str, threads: int, texts_file: str) -> None:
-    """Answers each line on standard input (a name of texts, or "query") with the seconds that encoding took."""
+    """Answers each line on standard input (a name of texts, or "query") with the seconds that
+    encoding took."""
     texts = json.loads(Path(texts_file).read_text())
     encode = make_encoder(kind, dtype, threads)
     for name in texts:
@@ -150,7 +153,7 @@ def cold_start(rounds: int) -> dict[str, float]:
     out = {}
     docs = HERE.parents[1] / "docs"
     with tempfile.TemporaryDirectory() as cache:
-        command = [sys.executable, "-m", "nvembed_jax", "search", str(docs), "-q", "what is folded?"]
+        command = [sys.executable, "-m", "nvembed_jax", "search", str(docs), "-q", "what is folded"]
 
         def run(directory: str) -> float:
             env = {**os.environ, "NVEMBED_COMPILATION_CACHE": directory}

@@ -1,10 +1,11 @@
-"""Full-size NV-Embed with random weights on an accelerator: tokens/s, share of the measured matmul rate, query latency.
+"""Full-size NV-Embed with random weights on an accelerator: tokens/s, share of the measured matmul
+rate, query latency.
 
     python experiments/002_encode_gpu/run.py            # 7.85 B parameters, bfloat16
     python experiments/002_encode_gpu/run.py --reduced  # a few million, to try the script on a CPU
 
-Parameters are born on the device, layer by layer in the scanned form. Padding is not counted in tokens/s. Appends to
-results.jsonl beside this file (or in --out).
+Parameters are born on the device, layer by layer in the scanned form. Padding is not counted in
+tokens/s. Appends to results.jsonl beside this file (or in --out).
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def random_texts(lengths: np.ndarray, vocab: int, seed: int) -> list[Encoded]:
 
 
 def throughput(run, params, config, lengths, batch_tokens, repeats) -> dict:
-    """Tokens/s of whole passes over texts of the given lengths, batches planned as `Embedder` does."""
+    """Tokens/s of whole passes over texts of the given lengths, batches planned as `Embedder`
+    does."""
     texts = random_texts(lengths, config.backbone.vocab_size, 0)
     plans = plan_batches(lengths, batch_tokens, bucket_lengths(int(lengths.max())))
     batches = [
@@ -80,7 +82,11 @@ def throughput(run, params, config, lengths, batch_tokens, repeats) -> dict:
     tokens = int(lengths.sum())
     flops = sum(flops_per_token(config, int(n)) * int(n) for n in lengths)
     slots = sum(plan.rows * plan.length for plan in plans)
-    return {"tokens_per_s": tokens / seconds, "flops_per_s": flops / seconds, "padding": 1 - tokens / slots}
+    return {
+        "tokens_per_s": tokens / seconds,
+        "flops_per_s": flops / seconds,
+        "padding": 1 - tokens / slots,
+    }
 
 
 def main() -> None:
@@ -104,7 +110,9 @@ def main() -> None:
     mixes = {
         "128": np.full(texts, 128),
         "512": np.full(texts, 512),
-        "mixed": np.clip(draw.lognormal(5.0, 0.8, texts).astype(int), 8, 2048 if not args.reduced else 256),
+        "mixed": np.clip(
+            draw.lognormal(5.0, 0.8, texts).astype(int), 8, 2048 if not args.reduced else 256
+        ),
     }
     speed = {}
     for name, lengths in mixes.items():
@@ -119,7 +127,12 @@ def main() -> None:
         "date": datetime.date.today().isoformat(),
         "device": jax.devices()[0].device_kind,
         "model": config.name,
-        "parameters": sum(x.size for x in jax.tree.leaves(jax.eval_shape(partial(init_params, config), jax.random.key(0)))),
+        "parameters": sum(
+            x.size
+            for x in jax.tree.leaves(
+                jax.eval_shape(partial(init_params, config), jax.random.key(0))
+            )
+        ),
         "dtype": jnp.dtype(dtype).name,
         "compute": {k: str(v) for k, v in dataclasses.asdict(compute).items()},
         "matmul_flops_per_s": ceiling,

@@ -128,11 +128,12 @@ class Decoder(nn.Module):
         # Alternating windows travel with the scan as numbers; "no window" is one that is never
         # reached.
         traced = None if uniform else jnp.asarray([w or x.shape[1] + 1 for w in windows])
+        axes: Any = (nn.broadcast, nn.broadcast, 0)
         scanned = nn.scan(
             layer,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast, 0),
+            in_axes=axes,
             length=config.num_layers,
             unroll=compute.unroll,
         )

@@ -86,10 +86,10 @@ class EmbeddingModel(nn.Module):
 
     def _pool(self, x: Num[Array, "B T D"], batch: TokenBatch) -> Float[Array, "texts D"]:
         config = self.config
-        if config.pooling == "latent":
+        if config.pooling == "latent" and config.latent is not None:
             block = FoldedPooling if self.folded else LatentAttentionPooling
             return block(config.latent, self.compute, name="pooling")(x, batch)
-        if config.pooling == "self_attention":
+        if config.pooling == "self_attention" and config.self_attention_pooling is not None:
             block = SelfAttentionPooling(
                 config.self_attention_pooling, self.compute, name="pooling"
             )
@@ -125,7 +125,7 @@ def embed(
         scan_layers="layers" in params["backbone"],
         folded="folded" in params.get("pooling", {}),
     )
-    out = model.apply({"params": params}, jax.tree.map(jnp.asarray, batch))
+    out: Any = model.apply({"params": params}, jax.tree.map(jnp.asarray, batch))
     return l2_normalize(out) if normalize else out
 
 

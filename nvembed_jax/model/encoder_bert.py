@@ -3,6 +3,8 @@ states out."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Num
@@ -108,11 +110,12 @@ class BertEncoder(nn.Module):
             for i in range(config.num_layers):
                 x, _ = layer(config, compute, name=f"layers_{i}")(x, spec)
             return x
+        axes: Any = (nn.broadcast,)
         scanned = nn.scan(
             layer,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=nn.broadcast,
+            in_axes=axes,
             length=config.num_layers,
             unroll=compute.unroll,
         )

@@ -182,14 +182,16 @@ def plan_rows(lengths: Integer[np.ndarray, " B"], capacity: int, rows: int) -> l
     return [PackedPlan(g, row[g] % rows, start[g], 1 << (len(g) - 1).bit_length()) for g in groups]
 
 
-def bucket_lengths(max_length: int, *, smallest: int = 16) -> tuple[int, ...]:
-    """The static lengths batches are padded to: 16, 24, 32, 48, 64 ... and `max_length` itself."""
+def bucket_lengths(max_length: int, *, smallest: int = 16, steps: int = 4) -> tuple[int, ...]:
+    """The static lengths batches are padded to, ascending: multiples of 8, `steps` to a doubling
+    (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160 ...), and `max_length` itself.
+    """
     if max_length < 1:
         raise ValueError(f"max_length must be at least 1; got {max_length}")
-    out = []
+    out: list[int] = []
     size = smallest
     while size < max_length:
-        out.extend(s for s in (size, size * 3 // 2) if s < max_length)
+        out.extend(range(size, min(2 * size, max_length), max(8, size // steps)))
         size *= 2
     return (*out, max_length)
 
@@ -211,6 +213,9 @@ def plan_batches(
 ) -> list[PaddedPlan]:
     """Batches of texts of similar length, longest first, in a bounded number of shapes.
 
+    A batch takes the longest texts left, whatever bucket the shorter of them are of: only the last
+    batches are not full.
+
     Args:
         lengths: tokens of every text.
         batch_tokens: the most tokens a batch holds, padding included (one row may exceed it).
@@ -228,16 +233,14 @@ def plan_batches(
     edges = np.asarray(buckets, np.int64)
     _check_lengths(lengths, int(edges[-1]))
     order = np.argsort(-lengths, kind="stable")
-    bucket = np.searchsorted(edges, lengths[order])
+    counts = {int(edge): row_counts(int(edge), batch_tokens, row_multiple) for edge in edges}
     plans: list[PaddedPlan] = []
-    for b in range(len(edges) - 1, -1, -1):
-        begin, end = np.searchsorted(-bucket, [-b, -b + 1])
-        length = int(edges[b])
-        counts = row_counts(length, batch_tokens, row_multiple)
-        while begin < end:
-            rows = _rows_for(int(end - begin), counts)
-            plans.append(PaddedPlan(order[begin : min(begin + rows, end)], length, rows))
-            begin += rows
+    begin = 0
+    while begin < len(order):
+        length = int(edges[np.searchsorted(edges, lengths[order[begin]])])
+        rows = _rows_for(len(order) - begin, counts[length])
+        plans.append(PaddedPlan(order[begin : begin + rows], length, rows))
+        begin += rows
     return plans
 
 

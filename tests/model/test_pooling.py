@@ -23,7 +23,8 @@ SEGMENTS = np.array([[0, 0, 2, -1], [1, 1, 1, 3]], np.int32)
 
 
 def random_params(config: ModelConfig) -> dict:
-    """Parameters moved from where they start, norms and biases too, so that none of them can hide."""
+    """Parameters moved from where they start, norms and biases too, so that none of them can
+    hide."""
 
     def make(key: jax.Array) -> dict:
         leaves, tree = jax.tree.flatten(init_params(config, key))
