@@ -99,5 +99,7 @@ def prepare_params(
         shardings = None if mesh is None else param_shardings(mesh, shapes)
         params = {**params, **jax.jit(run, out_shardings=shardings)(block)}
     if mesh is None and jax.default_backend() == "cpu" and "layers" in params["backbone"]:
-        params = unstack_layers(params)
+        # On the host: views of the stacked arrays, not a compiled slice for each of them.
+        host = jax.tree.map(np.asarray, params["backbone"])
+        params = {**params, **jax.device_put(unstack_layers({"backbone": host}))}
     return params

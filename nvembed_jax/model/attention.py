@@ -212,15 +212,22 @@ def _xla(q, k, v, spec, compute, scale, softcap, window):
 def _xla_block(q, k, v, spec, compute, start, scale, softcap, window):
     """Softmax attention in the form that XLA fuses whole on CPUs, scores never leaving the cache.
 
-    That form: heads in front, an added bias and no select, the division behind the second product.
+    That form: heads in front, an added bias and no select, the division behind the second product,
+    and operands that layers do not share (shared ones are broadcast to score size, in memory).
     """
     batch, queries, heads, head_dim = q.shape
     kv_heads, groups = k.shape[2], heads // k.shape[2]
     bias = _bias(spec, start, queries, groups, window)  # [B, 1, 1 or G*T, S]
     lead = (batch, kv_heads)
-    if compute.mesh is None and bias.shape[2] == 1:
-        lead = (batch * kv_heads,)  # one batch axis: bfloat16 products stay native on CPUs
-        bias = jnp.repeat(bias[:, 0], kv_heads, axis=0)
+    if q.dtype == jnp.float32:
+        q, scale = q * scale, 1.0  # where nothing is lost: a pass less over the scores
+    if compute.mesh is None:
+        never = q[0, 0, 0, 0] < -jnp.inf  # false, NaN or not; makes bias and scale this layer's own
+        bias = jnp.where(never, 0.0, bias)
+        scale = 1.0 if scale == 1.0 else jnp.where(never, 0.0, scale)
+        if bias.shape[2] == 1:
+            lead = (batch * kv_heads,)  # one batch axis: bfloat16 products stay native on CPUs
+            bias = jnp.repeat(bias[:, 0], kv_heads, axis=0)
     q = q.reshape(batch, queries, kv_heads, groups, head_dim).transpose(0, 2, 3, 1, 4)
     q = q.reshape(*lead, groups * queries, head_dim)
     k, v = (x.transpose(0, 2, 1, 3).reshape(*lead, -1, head_dim) for x in (k, v))
@@ -268,17 +275,11 @@ def _cudnn(q, k, v, spec, *, scale, window, **_):
     """cuDNN flash attention: right padding as lengths, no mask is materialised."""
     lengths = jnp.sum(spec.attention_mask, axis=-1, dtype=jnp.int32)
     lengths = jnp.maximum(lengths, 1)  # batch padding sees its first token: no division by 0
+    window = None if window is None else (window - 1, 0)
     out = jax.nn.dot_product_attention(
-        q,
-        k,
-        v,
-        scale=scale,
-        is_causal=spec.causal,
-        query_seq_lengths=lengths,
-        key_value_seq_lengths=lengths,
-        local_window_size=None if window is None else (window - 1, 0),
-        implementation="cudnn",
-    )
+        q, k, v, scale=scale, is_causal=spec.causal, query_seq_lengths=lengths,
+        key_value_seq_lengths=lengths, local_window_size=window, implementation="cudnn",
+    )  # fmt: skip
     # Whatever cuDNN leaves behind a row's length must not reach the next layer: 0 * NaN is NaN.
     return jnp.where(spec.attention_mask[:, :, None, None], out, 0)
 

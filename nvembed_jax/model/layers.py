@@ -45,6 +45,17 @@ def project(
     return out.astype(out_dtype or dtype)
 
 
+def parameter(module: nn.Module, name: str, init: Any, shape: tuple[int, ...]) -> Array:
+    """`module.param`, without tracing the initialiser again where the parameter is given."""
+    if not module.has_variable("params", name):
+        return module.param(name, init, shape)
+    value = module.get_variable("params", name)
+    if value.shape != shape:
+        path = ".".join((*module.path, name))
+        raise ValueError(f"{path} has shape {value.shape}; the config needs {shape}")
+    return value
+
+
 class Linear(nn.Module):
     """A dense layer, `weight` [out, in] and an optional `bias` [out]."""
 
@@ -55,9 +66,11 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Num[Array, "*batch D"]) -> Num[Array, "*batch F"]:
-        weight = self.param("weight", _matrix_init, (self.features, x.shape[-1]))
+        weight = parameter(self, "weight", _matrix_init, (self.features, x.shape[-1]))
         bias = (
-            self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
+            parameter(self, "bias", nn.initializers.zeros, (self.features,))
+            if self.use_bias
+            else None
         )
         return project(x, weight, bias, self.compute.dtype, self.out_dtype)
 
@@ -71,7 +84,7 @@ class Embedding(nn.Module):
 
     @nn.compact
     def __call__(self, ids: Int[Array, "*batch"]) -> Num[Array, "*batch D"]:
-        table = self.param("weight", _matrix_init, (self.num_embeddings, self.features))
+        table = parameter(self, "weight", _matrix_init, (self.num_embeddings, self.features))
         return jnp.take(table, ids, axis=0, mode="clip").astype(self.compute.dtype)
 
 
@@ -83,7 +96,9 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Num[Array, "*batch D"]) -> Num[Array, "*batch D"]:
-        weight = self.param("weight", nn.initializers.constant(1.0 - self.offset), (x.shape[-1],))
+        weight = parameter(
+            self, "weight", nn.initializers.constant(1.0 - self.offset), (x.shape[-1],)
+        )
         value = x.astype(jnp.float32)
         value = value * jax.lax.rsqrt(jnp.mean(value * value, -1, keepdims=True) + self.eps)
         return (value * (weight.astype(jnp.float32) + self.offset)).astype(x.dtype)
@@ -103,8 +118,8 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Num[Array, "*batch D"]) -> Num[Array, "*batch D"]:
-        weight = self.param("weight", nn.initializers.ones, (x.shape[-1],)).astype(jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(jnp.float32)
+        weight = parameter(self, "weight", nn.initializers.ones, (x.shape[-1],)).astype(jnp.float32)
+        bias = parameter(self, "bias", nn.initializers.zeros, (x.shape[-1],)).astype(jnp.float32)
         return (standardize(x, self.eps) * weight + bias).astype(x.dtype)
 
 

@@ -16,7 +16,7 @@ from nvembed_jax.batch import TokenBatch
 from nvembed_jax.config import LatentConfig, Pooling, SelfAttentionPoolingConfig
 from nvembed_jax.model.attention import attend
 from nvembed_jax.model.compute import Compute
-from nvembed_jax.model.layers import GEGLUFeedForward, LayerNorm, Linear
+from nvembed_jax.model.layers import GEGLUFeedForward, LayerNorm, Linear, parameter
 from nvembed_jax.model.masks import first_token_mask, last_token_mask, mask_spec
 
 POOLING_EPS = 1e-5
@@ -98,7 +98,7 @@ class LatentAttentionPooling(nn.Module):
     def __call__(self, x: Num[Array, "B T D"], batch: TokenBatch) -> Float[Array, "texts D"]:
         config = self.config
         shape = (config.num_latents, config.latent_dim)
-        latents = self.param("latents", nn.initializers.normal(1.0), shape)
+        latents = parameter(self, "latents", nn.initializers.normal(1.0), shape)
         x = x + CrossAttention(config, self.compute, name="cross_attn")(x, latents)
         feed_forward = GEGLUFeedForward(
             config.mlp_multiplier, POOLING_EPS, self.compute, name="feed_forward"
