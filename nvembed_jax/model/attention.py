@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from jaxtyping import Array, Float, Int, Num
 
 from nvembed_jax.model.compute import Compute
 from nvembed_jax.model.masks import MaskSpec, dense_mask
-from nvembed_jax.sharding import BATCH_AXES, batch_shards
+from nvembed_jax.sharding import BATCH_AXES
 
 MASKED = -1e30  # finite: a row without keys (batch padding) gives a mean, not NaN
 BLOCK_SCORES = 1 << 26  # scores alive at once, B x N x Q x S; beyond it queries go in blocks
@@ -256,13 +257,13 @@ def _bias(spec, start, queries, groups, window) -> Float[Array, "B 1 Q S"]:
 
 def _sharded(run, mesh, q, k, v, spec):
     """Every device runs the kernel on its own rows and heads; no partitioner can look inside."""
-    shards = batch_shards(mesh)
+    rows = tuple(axis for axis in BATCH_AXES if axis in mesh.shape)
+    shards = math.prod(mesh.shape[axis] for axis in rows)
     if q.shape[0] % shards:
         raise ValueError(f"{q.shape[0]} rows do not split into {shards} shards; pad the batch")
     tensor = mesh.shape.get("tensor", 1)
     if k.shape[2] % tensor:  # too few key heads for the axis: one for every query head
         k, v = _repeat_heads(q, k, v)
-    rows = tuple(axis for axis in BATCH_AXES if axis in mesh.shape)
     heads = "tensor" if tensor > 1 and q.shape[2] % tensor == 0 else None
     split = PartitionSpec(rows, None, heads, None)
     specs = (split, split, split, PartitionSpec(rows))

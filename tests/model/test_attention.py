@@ -69,7 +69,7 @@ evaluate = jax.jit(
 )
 
 
-def assert_close(got, expected, tolerance=3e-6):
+def assert_close(got, expected, tolerance=1e-5):
     for a, b in zip(got, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=tolerance)
 
