@@ -180,7 +180,7 @@ def _log_once(message: str) -> None:
 
 def _device(mesh: Any) -> tuple[str, float]:
     """Platform and compute capability of the device that programs are compiled for."""
-    device = jax.config.jax_default_device or jax.devices()[0]
+    device: Any = jax.config.jax_default_device or jax.devices()[0]  # pyright: ignore
     if isinstance(mesh, Mesh):
         device = mesh.devices.flat[0]
     elif isinstance(device, str):
@@ -297,7 +297,7 @@ def _triton(q, k, v, spec, *, scale, interpret, **_):
     block_k = block if width <= 64 else min(64, block)  # shared memory
     sizes = kernel.BlockSizes(block, block_k, *[min(32, block)] * 4)  # the last four: backward
     ids = _pad(_segments(spec), 1, q.shape[1], -1)
-    out = kernel.mha(
+    out: Any = kernel.mha(
         q, k, v, ids, sm_scale=scale, causal=spec.causal, block_sizes=sizes, interpret=interpret
     )
     return out[:, :length, :, :head_dim]
@@ -309,21 +309,21 @@ def _splash(q, k, v, spec, *, scale, softcap, window, interpret):
 
     length = q.shape[1]
     padded = -(-length // SPLASH_BLOCK) * SPLASH_BLOCK
-    block = next(size for size in (512, 256, 128) if padded % size == 0)
+    b = next(size for size in (512, 256, 128) if padded % size == 0)
     shape = (padded, padded)
     mask = kernel.FullMask(shape)
     if spec.causal:
         mask = kernel.LocalMask(shape, (None if window is None else window - 1, 0), 0)
     run = kernel.make_splash_mha_single_device(
         mask=kernel.MultiHeadMask([mask] * q.shape[2]),
-        block_sizes=kernel.BlockSizes(*[block] * 8),
+        block_sizes=kernel.BlockSizes(b, b, b, b, b, b, b, b),
         attn_logits_soft_cap=softcap,
         interpret=interpret,
     )
     q = (q.astype(jnp.float32) * scale).astype(q.dtype)  # the kernel has no scale of its own
     q, k, v = (_pad(x, 1, padded).transpose(0, 2, 1, 3) for x in (q, k, v))  # [B, N, T, H]
     ids = _pad(_segments(spec), 1, padded, -1)
-    out = jax.vmap(run)(q, k, v, kernel.SegmentIds(q=ids, kv=ids))
+    out: Any = jax.vmap(run)(q, k, v, kernel.SegmentIds(q=ids, kv=ids))
     return out.transpose(0, 2, 1, 3)[:, :length]
 
 

@@ -222,6 +222,10 @@ def test_cudnn_call_says_the_rule_in_lengths(monkeypatch, window):
     assert seen["implementation"] == "cudnn"
     assert "mask" not in seen
     assert seen["query_seq_lengths"].tolist() == [13, LENGTH]
+    empty = spec_of().replace(attention_mask=jnp.asarray(MASK).at[0].set(False))
+    out = np.asarray(attention._cudnn(q, k, v, empty, scale=SCALE, window=None))
+    assert seen["key_value_seq_lengths"].tolist() == [1, LENGTH]  # no division by zero in row 0
+    assert (out[0] == 0).all()
 
 
 BF16, F32 = jnp.bfloat16, jnp.float32

@@ -1,9 +1,9 @@
 """`jax.export` of the embedding function for devices that this machine does not have.
 
 Lowered without the device: `xla` for all three platforms in one artifact, `splash` for tpu, and
-`triton` for cuda (its custom call has no compatibility promise: that check must be disabled; jax 0.11
-wants the GPU's kind too, as an abstract device). Not lowered without the device: `cudnn`, which asks
-the cuDNN library for its version while tracing.
+`triton` for cuda (its custom call has no compatibility promise: that check must be disabled; jax
+0.11 wants the GPU's kind too, as an abstract device). Not lowered without the device: `cudnn`, as
+tracing it asks the cuDNN library for its version.
 """
 
 from __future__ import annotations
