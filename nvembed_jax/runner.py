@@ -21,7 +21,7 @@ from nvembed_jax.text.tokenizer import Encoded
 from nvembed_jax.text.windows import tokenized_windows
 
 IN_FLIGHT = 4  # batches
-BATCH_TOKENS = {"cpu": 4096, "gpu": 65536, "tpu": 65536}  # a data shard
+BATCH_TOKENS = {"cpu": 2048, "gpu": 65536, "tpu": 65536}  # a data shard
 
 
 class Runner:
