@@ -14,8 +14,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+AnyMesh = Mesh | AbstractMesh
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 RULES: dict[str, str | None] = {
@@ -72,7 +73,7 @@ def logical_axes(name: str, ndim: int) -> tuple[str | None, ...]:
     return (None,) * (ndim - len(own)) + own
 
 
-def param_spec(mesh: Mesh, name: str, shape: Sequence[int]) -> PartitionSpec:
+def param_spec(mesh: AnyMesh, name: str, shape: Sequence[int]) -> PartitionSpec:
     """Partition of one parameter. A dimension that its mesh axis does not divide stays whole."""
     spec = []
     for size, logical in zip(shape, logical_axes(name, len(shape)), strict=True):
@@ -86,7 +87,7 @@ def param_spec(mesh: Mesh, name: str, shape: Sequence[int]) -> PartitionSpec:
     return PartitionSpec(*spec)
 
 
-def param_shardings(mesh: Mesh, params: Any) -> Any:
+def param_shardings(mesh: AnyMesh, params: Any) -> Any:
     """The sharding of every leaf of `params` (arrays or abstract shapes), same structure."""
 
     def place(path: Any, leaf: Any) -> NamedSharding:
@@ -96,13 +97,13 @@ def param_shardings(mesh: Mesh, params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(place, params)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: AnyMesh) -> NamedSharding:
     """Rows of a batch over `data` and `fsdp`."""
     return NamedSharding(
         mesh, PartitionSpec(tuple(axis for axis in BATCH_AXES if axis in mesh.shape))
     )
 
 
-def batch_shards(mesh: Mesh | None) -> int:
+def batch_shards(mesh: AnyMesh | None) -> int:
     """How many parts the rows of a batch are split into."""
     return 1 if mesh is None else int(np.prod([mesh.shape.get(axis, 1) for axis in BATCH_AXES]))

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, Num
 from nvembed_jax.config import DecoderConfig
 from nvembed_jax.model.compute import Compute
 
+
 def gelu_erf(x: Float[Array, "*batch F"]) -> Float[Array, "*batch F"]:
     """Exact GELU as published models compute it; `jax.nn.gelu` goes through erfc, 6 % slower to run
     in a whole MiniLM on CPUs, and differs by rounding only.
