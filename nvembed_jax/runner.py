@@ -21,7 +21,7 @@ from nvembed_jax.text.tokenizer import Encoded
 from nvembed_jax.text.windows import tokenized_windows
 
 IN_FLIGHT = 4  # batches
-BATCH_TOKENS = {"cpu": 2048, "gpu": 65536, "tpu": 65536}  # a data shard
+BATCH_TOKENS = {"cpu": 2048, "gpu": 16384, "tpu": 16384}  # a data shard
 
 
 class Runner:
@@ -48,7 +48,7 @@ class Runner:
 
     def default_batch_tokens(self) -> int:
         """Tokens of a batch, padding included, that keep the devices busy."""
-        return BATCH_TOKENS.get(jax.default_backend(), 65536) * batch_shards(self.mesh)
+        return BATCH_TOKENS.get(jax.default_backend(), 16384) * batch_shards(self.mesh)
 
     def embed(self, arrays: TokenArrays, normalize: bool) -> Any:
         """Dispatches one batch; embeddings [B, D] on the devices."""

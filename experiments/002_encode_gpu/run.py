@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--reduced", action="store_true")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--texts", type=int, default=512)
-    parser.add_argument("--batch-tokens", type=int, default=65536)
+    parser.add_argument("--batch-tokens", type=int, default=16384)
     parser.add_argument("--kernel", default="auto")
     parser.add_argument("--out", type=Path, default=HERE)
     args = parser.parse_args()
