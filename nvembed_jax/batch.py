@@ -34,8 +34,3 @@ class TokenBatch:
     segment_ids: Any = None
     positions: Any = None
     num_texts: int | None = flax.struct.field(pytree_node=False, default=None)
-
-    @property
-    def is_packed(self) -> bool:
-        """Whether rows hold several texts each."""
-        return self.segment_ids is not None

@@ -14,6 +14,12 @@ PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 _STEPS = 255
 
 
+def check_precision(precision: str) -> None:
+    """Raises ValueError for a name that is none of `PRECISIONS`."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+
+
 def truncate(
     embeddings: Float[np.ndarray, "*N D"], dim: int, renormalize: bool = True
 ) -> Float[np.ndarray, "*N dim"]:
@@ -66,8 +72,7 @@ def quantize_embeddings(
         ValueError: an unknown precision, embeddings that are codes already, or no ranges for one
             embedding.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+    check_precision(precision)
     if embeddings.dtype.kind != "f":
         raise ValueError(
             f"expected float embeddings; got {embeddings.dtype}: are they codes already?"
@@ -104,8 +109,7 @@ def dequantize_embeddings(
         return np.asarray(codes, np.float32)
     if precision in ("binary", "ubinary"):
         return np.unpackbits(unsigned_bits(codes, precision), axis=-1).astype(np.float32) * 2 - 1
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+    check_precision(precision)
     if ranges is None:
         raise ValueError(
             f"{precision} codes mean nothing without the ranges that they were made with"

@@ -282,9 +282,7 @@ class Embedder:
     ) -> Any:
         if output not in ("numpy", "jax"):
             raise ValueError(f"output must be 'numpy' or 'jax'; got {output!r}")
-        if precision not in codes.PRECISIONS:
-            names = ", ".join(codes.PRECISIONS)
-            raise ValueError(f"precision must be one of {names}; got {precision!r}")
+        codes.check_precision(precision)
         if max_length is not None and not 0 < max_length <= self.max_length:
             raise ValueError(
                 f"max_length must be in 1..{self.max_length} for this model; got {max_length}"

@@ -78,11 +78,6 @@ class Header:
     tensors: dict[str, TensorEntry]  # in the order of their data
     metadata: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def data_start(self) -> int:
-        """Where tensor data begins in the file."""
-        return 8 + len(self.raw)
-
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)

@@ -14,8 +14,8 @@ NAME = "convert"
 HELP = """Convert a checkpoint: Hugging Face (PyTorch) into ours, or back.
 
 SRC: a folder, or a name in the local Hugging Face cache or on the hub. DST: a new folder; it
-appears only when it
-is complete. Tensors stream through: a 7.85 B model needs a few hundred MiB of memory.
+appears only when it is complete. Tensors stream through: a model of any size needs less than
+100 MiB of memory.
 
 \b
 Examples:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -253,15 +253,3 @@ def open_writer(path: str | Path) -> EmbeddingWriter:
 def read_ids(path: str | Path) -> list[str]:
     """The ids of a .ids file, in order."""
     return Path(path).read_text(encoding="utf-8").split("\n")[:-1]
-
-
-def write_atomically(path: str | Path, lines: Iterable[str]) -> None:
-    """Writes `lines` (their ends included) as UTF-8 under a temporary name, then renames."""
-    pending = PendingFile(Path(path))
-    try:
-        for line in lines:
-            pending.file.write(line.encode())
-        pending.commit()
-    except BaseException:
-        pending.discard()
-        raise

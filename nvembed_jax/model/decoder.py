@@ -16,7 +16,16 @@ from nvembed_jax.batch import TokenBatch
 from nvembed_jax.config import Attention, DecoderConfig
 from nvembed_jax.model.attention import attend
 from nvembed_jax.model.compute import Compute
-from nvembed_jax.model.layers import Embedding, GatedMLP, Linear, RMSNorm, rotary_table, rotate
+from nvembed_jax.model.layers import (
+    Embedding,
+    GatedMLP,
+    Linear,
+    RMSNorm,
+    rematerialized,
+    rotary_table,
+    rotate,
+    scanned,
+)
 from nvembed_jax.model.masks import MaskSpec, mask_spec
 
 
@@ -113,12 +122,8 @@ class Decoder(nn.Module):
     def _layers(self, x: Num[Array, "B T D"], rope: Any, batch: TokenBatch) -> Num[Array, "B T D"]:
         config, compute = self.config, self.compute
         windows = layer_windows(config, self.attention)
-        layer = (
-            nn.remat(DecoderLayer, prevent_cse=not self.scan_layers)
-            if compute.remat
-            else DecoderLayer
-        )
         if not self.scan_layers:
+            layer = rematerialized(DecoderLayer, compute, scanned=False)
             for i, window in enumerate(windows):
                 spec = mask_spec(batch, self.attention, window)
                 x, _ = layer(config, compute, name=f"layers_{i}")(x, rope, spec, None)
@@ -128,14 +133,7 @@ class Decoder(nn.Module):
         # Alternating windows travel with the scan as numbers; "no window" is one that is never
         # reached.
         traced = None if uniform else jnp.asarray([w or x.shape[1] + 1 for w in windows])
-        axes: Any = (nn.broadcast, nn.broadcast, 0)
-        scanned = nn.scan(
-            layer,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=axes,
-            length=config.num_layers,
-            unroll=compute.unroll,
-        )
-        x, _ = scanned(config, compute, name="layers")(x, rope, spec, traced)
+        axes = (nn.broadcast, nn.broadcast, 0)
+        layers = scanned(DecoderLayer, compute, config.num_layers, axes)
+        x, _ = layers(config, compute, name="layers")(x, rope, spec, traced)
         return x

@@ -3,8 +3,6 @@ states out."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Num
@@ -13,7 +11,14 @@ from nvembed_jax.batch import TokenBatch
 from nvembed_jax.config import BertConfig
 from nvembed_jax.model.attention import attend
 from nvembed_jax.model.compute import Compute
-from nvembed_jax.model.layers import ACTIVATIONS, Embedding, LayerNorm, Linear
+from nvembed_jax.model.layers import (
+    ACTIVATIONS,
+    Embedding,
+    LayerNorm,
+    Linear,
+    rematerialized,
+    scanned,
+)
 from nvembed_jax.model.masks import MaskSpec, mask_spec
 
 
@@ -103,21 +108,11 @@ class BertEncoder(nn.Module):
         config, compute = self.config, self.compute
         x = BertEmbeddings(config, compute, name="embeddings")(batch)
         spec = mask_spec(batch, "bidirectional")
-        layer = (
-            nn.remat(BertLayer, prevent_cse=not self.scan_layers) if compute.remat else BertLayer
-        )
         if not self.scan_layers:
+            layer = rematerialized(BertLayer, compute, scanned=False)
             for i in range(config.num_layers):
                 x, _ = layer(config, compute, name=f"layers_{i}")(x, spec)
             return x
-        axes: Any = (nn.broadcast,)
-        scanned = nn.scan(
-            layer,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=axes,
-            length=config.num_layers,
-            unroll=compute.unroll,
-        )
-        x, _ = scanned(config, compute, name="layers")(x, spec)
+        layers = scanned(BertLayer, compute, config.num_layers, (nn.broadcast,))
+        x, _ = layers(config, compute, name="layers")(x, spec)
         return x

@@ -64,6 +64,27 @@ def parameter(module: nn.Module, name: str, init: Any, shape: tuple[int, ...]) -
     return value
 
 
+def rematerialized(layer: type[nn.Module], compute: Compute, scanned: bool) -> Any:
+    """`layer`, recomputed in the backward pass if `compute.remat`."""
+    return nn.remat(layer, prevent_cse=not scanned) if compute.remat else layer
+
+
+def scanned(layer: type[nn.Module], compute: Compute, length: int, in_axes: Any) -> Any:
+    """`length` layers as one module over stacked parameters [L, ...], carrying the first argument.
+
+    Args:
+        in_axes: of the other arguments: `nn.broadcast`, or 0 for one slice a layer.
+    """
+    return nn.scan(
+        rematerialized(layer, compute, scanned=True),
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=in_axes,
+        length=length,
+        unroll=compute.unroll,
+    )
+
+
 class Linear(nn.Module):
     """A dense layer, `weight` [out, in] and an optional `bias` [out]."""
 
