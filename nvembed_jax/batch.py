@@ -34,3 +34,37 @@ class TokenBatch:
     segment_ids: Any = None
     positions: Any = None
     num_texts: int | None = flax.struct.field(pytree_node=False, default=None)
+
+
+@flax.struct.dataclass
+class ContrastiveBatch:
+    """One training batch: B queries, each with P passages, its positive first, then its negatives.
+
+    Attributes:
+        queries: B texts. passages: B * P texts, a query's own one after the other (P N..N P N..N).
+        query_ids: int32 [B], passage_ids: int32 [B, P]: hashes of the texts; equal texts have
+            equal ids.
+        known_ids: int32 [B, K]: ids of all texts known to be positives of the query; 0 fills up.
+        group_ids: int32 [B]: examples of one group are positives of each other; -1: none.
+        source_ids: int32 [B]: the dataset an example is from.
+        passage_mask: bool [B, P]; False: a slot without a passage.
+        in_batch: bool [B]: whether passages of other examples are negatives of this one.
+        weight: float32 [B]: of the example in the mean.
+        teacher_scores: float32 [B, P] or None: a teacher's scores of a query's own passages.
+        teacher_queries, teacher_passages: float32 [B, E], [B * P, E] or None: a teacher's
+            embeddings.
+    """
+
+    queries: TokenBatch
+    passages: TokenBatch
+    query_ids: Any
+    passage_ids: Any
+    known_ids: Any
+    group_ids: Any
+    source_ids: Any
+    passage_mask: Any
+    in_batch: Any
+    weight: Any
+    teacher_scores: Any = None
+    teacher_queries: Any = None
+    teacher_passages: Any = None

@@ -68,7 +68,11 @@ def logical_axes(name: str, ndim: int) -> tuple[str | None, ...]:
     own: tuple[str | None, ...] = _LOGICAL.get(owner, ())
     if kind == "bias":
         own = own[:1]
+    elif kind in ("lora_a", "lora_b") and own:
+        own = (None, own[1]) if kind == "lora_a" else (own[0], None)
     elif kind != "weight":
+        own = ()
+    if len(own) > ndim:  # an optimizer's row or column statistics
         own = ()
     return (None,) * (ndim - len(own)) + own
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nvembed_jax.cli import convert, encode, info, search
+from nvembed_jax.cli import convert, encode, evaluate, info, mine, search, train
 from nvembed_jax.version import __version__
 
 # Newer versions of Typer bring their own click: its errors are the bases of what Typer exports.
@@ -28,10 +28,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Every command shows examples with --help. Documentation: docs/ in the repository.",
 )
-for command in (search, encode, info, convert):
-    app.command(command.NAME, help=command.HELP, no_args_is_help=command is not info)(
-        command.command
-    )
+for command in (search, encode, info, convert, mine, evaluate, train):
+    app.command(
+        command.NAME,
+        help=command.HELP,
+        no_args_is_help=command is not info,
+        context_settings=getattr(command, "SETTINGS", None),
+    )(command.command)
 
 
 def _show_version(wanted: bool) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 
 AttentionKernel = Literal["auto", "xla", "cudnn", "triton", "splash"]
+Remat = Literal["none", "full", "dots"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,8 @@ class Compute:
             float32.
         kernel: attention kernel; "auto" chooses by device, dtype and layout (`model/attention.py`).
         interpret: run Pallas kernels in interpret mode (tests on CPUs).
-        remat: rematerialise every layer in the backward pass.
+        remat: what the backward pass computes again of a layer: "none"; "full": all but its input;
+            "dots": all but the results of its matmuls with weights.
         unroll: layers a step of the scan over stacked layers.
         mesh: the mesh that activations are laid out on; None: one device.
     """
@@ -28,6 +30,6 @@ class Compute:
     dtype: Any = jnp.float32
     kernel: AttentionKernel = "auto"
     interpret: bool = False
-    remat: bool = False
+    remat: Remat = "none"
     unroll: int = 1
     mesh: Any = None

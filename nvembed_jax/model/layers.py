@@ -33,6 +33,11 @@ ACTIVATIONS = {
     "identity": lambda x: x,
     "tanh": jnp.tanh,
 }
+# What a backward pass keeps of a layer: only its input; or the results of its matmuls with weights.
+REMAT_POLICIES = {
+    "full": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
 _matrix_init = nn.initializers.normal(0.02)
 
 
@@ -65,8 +70,10 @@ def parameter(module: nn.Module, name: str, init: Any, shape: tuple[int, ...]) -
 
 
 def rematerialized(layer: type[nn.Module], compute: Compute, scanned: bool) -> Any:
-    """`layer`, recomputed in the backward pass if `compute.remat`."""
-    return nn.remat(layer, prevent_cse=not scanned) if compute.remat else layer
+    """`layer`, recomputed in the backward pass as far as `compute.remat` says."""
+    if compute.remat == "none":
+        return layer
+    return nn.remat(layer, prevent_cse=not scanned, policy=REMAT_POLICIES[compute.remat])
 
 
 def scanned(layer: type[nn.Module], compute: Compute, length: int, in_axes: Any) -> Any:
@@ -86,7 +93,11 @@ def scanned(layer: type[nn.Module], compute: Compute, length: int, in_axes: Any)
 
 
 class Linear(nn.Module):
-    """A dense layer, `weight` [out, in] and an optional `bias` [out]."""
+    """A dense layer, `weight` [out, in] and an optional `bias` [out].
+
+    Where the parameters hold a LoRA pair too, `lora_a` [r, in] and `lora_b` [out, r]
+    (`model/lora.py`), its product is added without ever being formed.
+    """
 
     features: int
     use_bias: bool = False
@@ -101,7 +112,13 @@ class Linear(nn.Module):
             if self.use_bias
             else None
         )
-        return project(x, weight, bias, self.compute.dtype, self.out_dtype)
+        dtype = self.compute.dtype
+        if not self.has_variable("params", "lora_a"):
+            return project(x, weight, bias, dtype, self.out_dtype)
+        lora_a, lora_b = (self.get_variable("params", name) for name in ("lora_a", "lora_b"))
+        out = project(x, weight, bias, dtype, jnp.float32)
+        out = out + project(project(x, lora_a, None, dtype), lora_b, None, dtype, jnp.float32)
+        return out.astype(self.out_dtype or dtype)
 
 
 class Embedding(nn.Module):

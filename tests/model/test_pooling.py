@@ -152,7 +152,7 @@ def test_unstacked_and_rematerialised_layers_equal_scanned_ones(tiny_config, tin
 
     graded = jax.jit(jax.value_and_grad(loss), static_argnums=1)
     value, gradient = graded(tiny_params, Compute())
-    again, same = graded(tiny_params, Compute(remat=True))
+    again, same = graded(tiny_params, Compute(remat="full"))
     assert value == pytest.approx(float(again), abs=1e-6)
     for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(same), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)

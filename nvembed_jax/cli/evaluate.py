@@ -1,0 +1,179 @@
+"""`nvembed evaluate`: scores of models on task folders."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nvembed_jax.cli import options
+from nvembed_jax.cli.options import Truncation
+
+NAME = "evaluate"
+HELP = """Score models on evaluation sets.
+
+A task folder holds task.json (name, type, instruction, main_score) and the files of its type:
+retrieval, reranking, classification, clustering, sts, pair_classification or summarization; see
+docs/evaluate.md. A DIR is a task folder, or holds some.
+
+Writes the scores, the averages by type and their mean to OUT, and beside it, in the folder
+OUT.scores (without .json), the scores of every query. What is there already, of the same model
+and files, is not computed again.
+
+\b
+Examples:
+  nvembed evaluate --tasks sets/scitldr -o results.json
+  nvembed evaluate --tasks sets/scitldr sets/mrpc --baseline bm25 -o results.json
+  nvembed evaluate --tasks sets --model run1/model --model run2/model -o results.json \\
+    --report report.md --plot report.svg
+  nvembed evaluate --tasks sets --limit 1000 --seed 0 --protocol quick -o quick.json
+"""
+
+
+class Protocol(StrEnum):
+    """How fits are drawn."""
+
+    mteb = "mteb"
+    quick = "quick"
+
+
+class Baseline(StrEnum):
+    """What a model can be held against."""
+
+    bm25 = "bm25"
+
+
+Tasks = Annotated[
+    list[Path],
+    typer.Option("--tasks", metavar="DIR...", help="Task folders, or folders of them."),
+]
+MoreTasks = Annotated[list[Path] | None, typer.Argument(metavar="[DIR]...", hidden=True)]
+Out = Annotated[Path, typer.Option("--output", "-o", help="The results, a .json file.")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", "-m", help="Model folder or name; may be given many times. Default: "
+        "$NVEMBED_MODEL, or the bundled model.",
+    ),
+]  # fmt: skip
+Baselines = Annotated[
+    list[Baseline] | None,
+    typer.Option("--baseline", help="Also score this, on retrieval and reranking."),
+]
+Report = Annotated[Path | None, typer.Option("--report", help="Also write a Markdown report.")]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Also write a plot: .svg, .png or .pdf.")]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit", min=1, help="Queries or test texts a task (clustering: twice as many)."
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of samples and fits; MTEB's own is 42.")]
+ProtocolOption = Annotated[
+    Protocol, typer.Option("--protocol", help="mteb: MTEB's definitions; quick: fewer fits.")
+]
+SamplesPerLabel = Annotated[
+    int | None,
+    typer.Option("--samples-per-label", min=1, help="In classification. Default: 8 (quick: 16)."),
+]
+
+
+def command(
+    tasks: Tasks,
+    out: Out,
+    more_tasks: MoreTasks = None,
+    models: Models = None,
+    baselines: Baselines = None,
+    report: Report = None,
+    plot: Plot = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    protocol: ProtocolOption = Protocol.mteb,
+    samples_per_label: SamplesPerLabel = None,
+    truncate_dim: options.TruncateDim = None,
+    max_length: options.MaxLength = None,
+    batch_tokens: options.BatchTokens = None,
+    truncation: options.TruncationOption = Truncation.keep_eos,
+    dtype: options.DtypeOption = None,
+    attention: options.AttentionOption = None,
+    pooling: options.PoolingOption = None,
+) -> None:
+    """See `HELP`."""
+    loading = {"dtype": dtype, "attention": attention, "pooling": pooling, "truncation": truncation}
+    loading["max_length"] = max_length
+    names = dict.fromkeys(models or [os.environ.get("NVEMBED_MODEL") or ""])
+    encoding = {"truncate_dim": truncate_dim, "batch_tokens": batch_tokens}
+    _evaluate(
+        [*tasks, *(more_tasks or ())],
+        {name or "default": partial(options.load_model, name or None, **loading) for name in names},
+        {"out": out, "report": report, "plot": plot},
+        {
+            "baselines": [str(name) for name in dict.fromkeys(baselines or ())],
+            "limit": limit,
+            "seed": seed,
+            "protocol": str(protocol),
+            "samples_per_label": samples_per_label,
+            "encoding": {name: value for name, value in encoding.items() if value is not None},
+        },
+    )
+
+
+def _evaluate(
+    folders: list[Path],
+    models: dict[str, Any],
+    outputs: dict[str, Path | None],
+    settings: dict[str, Any],
+) -> None:
+    """Everything is checked before a model is loaded: outputs, then every row of every task."""
+    from nvembed_jax.cli.progress import note
+
+    out, report, plot = (outputs[name] for name in ("out", "report", "plot"))
+    assert out is not None
+    _check_outputs(out, report, plot)
+
+    from nvembed_jax.eval import evaluate, find_tasks, load_task, read_runs
+    from nvembed_jax.eval.report import score_tables
+
+    tasks = [load_task(folder) for folder in find_tasks(folders)]
+    evaluate(models, tasks, out=out, **settings)
+    runs = read_runs(out)
+    print(score_tables(runs))
+    note(f"wrote {out}")
+    if report is not None:
+        _write_report(runs, report)
+        note(f"wrote {report}")
+    if plot is not None:
+        from nvembed_jax.eval.report import plot as draw
+
+        draw(runs, plot)
+        note(f"wrote {plot}")
+
+
+def _check_outputs(out: Path, report: Path | None, plot: Path | None) -> None:
+    if out.suffix.lower() != ".json":
+        raise options.usage_error(f"-o takes a .json file; got {out}")
+    if plot is not None:
+        from nvembed_jax.eval.report import PLOT_SUFFIXES
+
+        if plot.suffix.lower() not in PLOT_SUFFIXES:
+            raise options.usage_error(f"--plot takes {', '.join(PLOT_SUFFIXES)}; got {plot}")
+    for path in (report, plot):
+        if path is not None and not path.parent.is_dir():
+            raise FileNotFoundError(f"{path}: cannot be written, there is no folder {path.parent}")
+
+
+def _write_report(runs: list[Any], path: Path) -> None:
+    from nvembed_jax.data.writers import PendingFile
+    from nvembed_jax.eval import compare
+    from nvembed_jax.eval.report import markdown
+
+    comparisons = [compare(runs[0], run) for run in runs[1:]]
+    pending = PendingFile(path)
+    try:
+        pending.file.write(markdown(runs, comparisons).encode())
+        pending.commit()
+    finally:
+        pending.discard()
