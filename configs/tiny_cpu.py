@@ -1,8 +1,11 @@
 """The smallest complete two-stage run: a tiny NV-Embed on a CPU, in minutes.
 
-Paper: NV-Embed (arXiv 2405.17428), section 4, in miniature: stage 1 with in-batch and hard negatives, stage 2
-without in-batch negatives. Model: 3 layers, 64 wide, the package's own tokenizer, random weights.
-Hardware: 2 CPU cores. Expected score: none; this shows that the pipeline runs, no more.
+Source: arXiv 2405.17428 (NV-Embed, v3), section 4, in miniature.
+Known: stage 1 with in-batch and hard negatives, stage 2 without in-batch negatives.
+Assumed: every number. The model has 3 layers, 64 wide, the package's own tokenizer and random
+    weights; it needs no network.
+Hardware: 2 CPU cores, 0.05 h.
+Expected: no score; this shows that the pipeline runs, no more.
 
     nvembed train --config configs/tiny_cpu.py --workdir run \\
         --config.stage1.data=pairs.jsonl --config.stage2.data=pairs.jsonl

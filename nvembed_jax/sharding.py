@@ -24,15 +24,20 @@ RULES: dict[str, str | None] = {
     "heads": "tensor",
     "mlp": "tensor",
     "embed": "fsdp",
+    "fused": None,
 }
 # Owner of a `weight` [out, in] -> its logical axes; the bias has the first of them. Anything else
 # is replicated.
 _LOGICAL = {
     **dict.fromkeys(("embed_tokens", "word_embeddings"), ("vocab", "embed")),
-    **dict.fromkeys(("q_proj", "k_proj", "v_proj", "to_q", "to_kv", "scores"), ("heads", "embed")),
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj", "to_q", "scores"), ("heads", "embed")),
     **dict.fromkeys(("o_proj", "to_out", "values"), ("embed", "heads")),
-    **dict.fromkeys(("gate_proj", "up_proj", "up"), ("mlp", "embed")),
-    **dict.fromkeys(("down_proj", "down"), ("embed", "mlp")),
+    **dict.fromkeys(("gate_proj", "up_proj"), ("mlp", "embed")),
+    "down_proj": ("embed", "mlp"),
+    # The pooling's fused matrices [value; gate] and [k; v] stay whole on `tensor`: their halves
+    # would lie on different devices, and what they make would travel.
+    **dict.fromkeys(("up", "to_kv"), ("fused", "embed")),
+    "down": ("embed", "fused"),
 }
 _logger = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,17 +52,20 @@ Tasks = Annotated[
     list[Path],
     typer.Option("--tasks", metavar="DIR...", help="Task folders, or folders of them."),
 ]
-MoreTasks = Annotated[list[Path] | None, typer.Argument(metavar="[DIR]...", hidden=True)]
+MoreTasks = Annotated[list[Path] | None, typer.Argument(metavar="DIR", hidden=True)]
 Out = Annotated[Path, typer.Option("--output", "-o", help="The results, a .json file.")]
 Models = Annotated[
     list[str] | None,
-    typer.Option("--model", "-m", help="Model folder or name; may be given many times. Default: "
-        "$NVEMBED_MODEL, or the bundled model.",
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help="Model folder or name; may be given many times. Default: the bundled model.",
     ),
-]  # fmt: skip
+]
 Baselines = Annotated[
     list[Baseline] | None,
-    typer.Option("--baseline", help="Also score this, on retrieval and reranking."),
+    typer.Option("--baseline", metavar="bm25", help="Also score this, on retrieval and reranking."),
 ]
 Report = Annotated[Path | None, typer.Option("--report", help="Also write a Markdown report.")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Also write a plot: .svg, .png or .pdf.")]
@@ -160,6 +164,8 @@ def _check_outputs(out: Path, report: Path | None, plot: Path | None) -> None:
 
         if plot.suffix.lower() not in PLOT_SUFFIXES:
             raise options.usage_error(f"--plot takes {', '.join(PLOT_SUFFIXES)}; got {plot}")
+        if find_spec("matplotlib") is None:
+            raise ImportError('--plot needs matplotlib: pip install "nvembed_jax[eval]"')
     for path in (report, plot):
         if path is not None and not path.parent.is_dir():
             raise FileNotFoundError(f"{path}: cannot be written, there is no folder {path.parent}")

@@ -13,7 +13,17 @@ from typing import Annotated, Any
 
 import typer
 
-from nvembed_jax.cli import convert, encode, evaluate, info, mine, search, train
+from nvembed_jax.cli import (
+    convert,
+    decontaminate,
+    encode,
+    evaluate,
+    info,
+    mine,
+    search,
+    synthesize,
+    train,
+)
 from nvembed_jax.version import __version__
 
 # Newer versions of Typer bring their own click: its errors are the bases of what Typer exports.
@@ -28,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Every command shows examples with --help. Documentation: docs/ in the repository.",
 )
-for command in (search, encode, info, convert, mine, evaluate, train):
+for command in (search, encode, info, convert, mine, decontaminate, synthesize, evaluate, train):
     app.command(
         command.NAME,
         help=command.HELP,

@@ -6,7 +6,6 @@ BM25 (bm25s); both only propose, and an exact measure decides.
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nvembed_jax.data.evaluation_texts import EvaluationText
-from nvembed_jax.data.identity import normalized, text_key
+from nvembed_jax.data.identity import normalized, text_key, words
 
 METHODS = ("exact", "minhash", "bm25")
 MIN_WORDS = 10  # shorter texts share their wording by chance
@@ -24,9 +23,6 @@ _NGRAM = 3  # words
 _HITS = 10  # of BM25, that are looked at
 _QUERY_WORDS = 64  # the rarest words of a text, that BM25 looks for
 _COMMON = 0.1  # words in more of the texts than this say nothing (in sets of over 1,000 texts)
-_WORD = re.compile(
-    r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+"
-)
 
 
 class Match(NamedTuple):
@@ -66,7 +62,7 @@ class EvaluationIndex:
             self._add(text)
         self._exact = "exact" in methods
         bare = [text.text for text in self._texts]
-        self._near = _NearDuplicates(bare, minhash_threshold) if "minhash" in methods else None
+        self._near = NearDuplicates(minhash_threshold, bare) if "minhash" in methods else None
         self._shared = _SharedWording(bare, bm25_threshold) if "bm25" in methods else None
 
     def __len__(self) -> int:
@@ -97,30 +93,43 @@ class EvaluationIndex:
             self._sets[number] += (text.set,)
 
 
-class _NearDuplicates:
-    """Texts by the Jaccard similarity of their pieces of 5 characters."""
+class NearDuplicates:
+    """Texts by the Jaccard similarity of their pieces of 5 characters.
 
-    def __init__(self, texts: Sequence[str], threshold: float) -> None:
+    Args:
+        threshold: similarity from which two texts are near-duplicates.
+
+    Raises:
+        ImportError: datasketch is not installed.
+    """
+
+    def __init__(self, threshold: float, texts: Iterable[str] = ()) -> None:
         try:
             from datasketch import MinHash, MinHashLSH
         except ImportError:
             raise ImportError(
-                "near-duplicates need datasketch: pip install datasketch, or leave the method "
-                "minhash away"
+                'near-duplicates need datasketch: pip install "nvembed_jax[curate]", or do '
+                "without them (minhash)"
             ) from None
-        self._texts, self._threshold = texts, threshold
+        self._texts: list[str] = []
+        self._threshold = threshold
         self._empty: Any = MinHash(num_perm=128, hashfunc=zlib.crc32)
         # Lower than asked, so that hardly any is missed; the exact similarity decides.
         self._index = MinHashLSH(threshold=max(0.1, threshold - 0.15), num_perm=128)
-        with self._index.insertion_session() as session:
-            for number, text in enumerate(texts):
-                session.insert(number, self._sketch(_shingles(text)), check_duplication=False)
+        for text in texts:
+            self.add(text)
+
+    def add(self, text: str) -> None:
+        """Adds a text; they are numbered from 0."""
+        self._index.insert(len(self._texts), self._sketch(_shingles(text)), check_duplication=False)
+        self._texts.append(text)
 
     def find(self, text: str) -> tuple[float, int] | None:
+        """(similarity, number) of the nearest one that is near enough."""
         own = _shingles(text)
         best: tuple[float, int] | None = None
-        candidates: Any = self._index.query(self._sketch(own))
-        for number in sorted(candidates):
+        candidates: list[Any] = self._index.query(self._sketch(own))
+        for number in sorted(map(int, candidates)):
             other = _shingles(self._texts[number])
             similarity = len(own & other) / len(own | other)
             if similarity >= self._threshold and (best is None or similarity > best[0]):
@@ -141,9 +150,9 @@ class _SharedWording:
         from bm25s.tokenization import Tokenized
 
         self._threshold = threshold
-        words = [_words(text) for text in texts]
-        self._numbers = [i for i, found in enumerate(words) if len(found) >= MIN_WORDS]
-        self._words = [words[i] for i in self._numbers]
+        split = [words(text) for text in texts]
+        self._numbers = [i for i, found in enumerate(split) if len(found) >= MIN_WORDS]
+        self._words = [split[i] for i in self._numbers]
         self._frequency: Counter[str] = Counter()
         for found in self._words:
             self._frequency.update(set(found))
@@ -157,7 +166,7 @@ class _SharedWording:
             )
 
     def find(self, text: str) -> tuple[float, int] | None:
-        own = _words(text)
+        own = words(text)
         wanted = self._wanted(own)
         if len(own) < MIN_WORDS or not wanted:
             return None
@@ -172,22 +181,18 @@ class _SharedWording:
                 best = share, self._numbers[hit]
         return best
 
-    def _wanted(self, words: Sequence[str]) -> list[str]:
+    def _wanted(self, own: Sequence[str]) -> list[str]:
         """The rarest known words of a text."""
-        known = {word: self._frequency[word] for word in words if word in self._frequency}
+        known = {word: self._frequency[word] for word in own if word in self._frequency}
         if len(self._words) > 1000:
             limit = _COMMON * len(self._words)
             known = {word: n for word, n in known.items() if n <= limit} or known
         return sorted(known, key=lambda word: (known[word], word))[:_QUERY_WORDS]
 
 
-def _words(text: str) -> list[str]:
-    return _WORD.findall(normalized(text))
-
-
 def _shingles(text: str) -> set[bytes]:
     """Pieces of 5 characters of the words, parted by single spaces; punctuation does not count."""
-    joined = " ".join(_words(text)) or normalized(text)
+    joined = " ".join(words(text)) or normalized(text)
     last = max(len(joined) - _SHINGLE, 0)
     return {joined[i : i + _SHINGLE].encode() for i in range(last + 1)}
 
@@ -198,5 +203,5 @@ def _shared_share(a: Sequence[str], b: Sequence[str]) -> float:
     return len(shorter & longer) / len(shorter)
 
 
-def _ngrams(words: Sequence[str]) -> set[tuple[str, ...]]:
-    return {tuple(words[i : i + _NGRAM]) for i in range(len(words) - _NGRAM + 1)}
+def _ngrams(found: Sequence[str]) -> set[tuple[str, ...]]:
+    return {tuple(found[i : i + _NGRAM]) for i in range(len(found) - _NGRAM + 1)}

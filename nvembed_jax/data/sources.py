@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ TFDS_PREFIX = "tfds:"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceOptions:
+class _Options:
     """How rows become examples; the keyword arguments of `open_source`."""
 
     cache_dir: Path | None = None
@@ -66,7 +66,7 @@ def open_source(
         FileNotFoundError: there is nothing of that name.
         ValueError: `FILE:LINE: what is wrong`, an evaluation set, or an unknown name or option.
     """
-    options = SourceOptions(
+    options = _Options(
         cache_dir=None if cache_dir is None else Path(cache_dir),
         limit=limit,
         labels=labels,
@@ -76,9 +76,7 @@ def open_source(
     )
     text = str(spec)
     if text.startswith(TFDS_PREFIX):
-        from nvembed_jax.data.tfds.reading import open_built
-
-        return open_built(text.removeprefix(TFDS_PREFIX), data_dir, task, options)
+        return _built(text.removeprefix(TFDS_PREFIX), data_dir, task, options)
     if Path(text).is_dir():
         folder = read_task_folder(text)
         if folder.pair_files:
@@ -92,13 +90,34 @@ def open_source(
     )
 
 
-def open_rows(
+def _built(
+    spec: str, data_dir: str | Path | None, task: str | None, options: _Options
+) -> ExampleSource:
+    from nvembed_jax.data.tfds.reading import BuiltPairs, BuiltRows, find_built
+
+    public, built = find_built(spec, data_dir, options.allow_evaluation)
+    task = public.instruction if task is None else task
+    if public.kind == "pairs":
+        return BuiltPairs(public, built, task, options.limit)
+    if options.label_texts is None:
+        options = replace(options, label_texts=public.label_texts)
+    return _labelled(
+        public.kind,
+        lambda keep: BuiltRows(built, keep, options.limit),
+        name=public.name,
+        task=task,
+        options=options,
+        scale=public.scale,
+    )
+
+
+def _labelled(
     kind: str,
     rows: OpenRows,
     *,
     name: str,
     task: str | None,
-    options: SourceOptions,
+    options: _Options,
     scale: tuple[float, float] = (0.0, 5.0),
 ) -> ExampleSource:
     """Rows of a kind of task as examples; ValueError for kinds that make none (summaries)."""
@@ -125,7 +144,7 @@ def open_rows(
 
 
 def _pairs_of_folder(
-    folder: TaskFolder, group_key: str, task: str | None, options: SourceOptions
+    folder: TaskFolder, group_key: str, task: str | None, options: _Options
 ) -> ExampleFile:
     return ExampleFile(
         folder.pair_files,
@@ -138,14 +157,14 @@ def _pairs_of_folder(
     )
 
 
-def _rows_of_folder(folder: TaskFolder, task: str | None, options: SourceOptions) -> ExampleSource:
+def _rows_of_folder(folder: TaskFolder, task: str | None, options: _Options) -> ExampleSource:
     assert folder.kind is not None
     task = folder.instruction if task is None else task
     if folder.kind == "retrieval":
         return _judged_of_folder(folder, task, options)
-    if options.label_texts is None and folder.label_texts is not None:
-        options = SourceOptions(**{**vars(options), "label_texts": folder.label_texts})
-    return open_rows(
+    if options.label_texts is None:
+        options = replace(options, label_texts=folder.label_texts or _known_label_texts(folder))
+    return _labelled(
         folder.kind,
         lambda keep: RowFile(
             folder.rows_file, keep, cache_dir=options.cache_dir, limit=options.limit
@@ -157,7 +176,15 @@ def _rows_of_folder(folder: TaskFolder, task: str | None, options: SourceOptions
     )
 
 
-def _judged_of_folder(folder: TaskFolder, task: str | None, options: SourceOptions) -> JudgedPairs:
+def _known_label_texts(folder: TaskFolder) -> Mapping[str, str] | None:
+    """What the labels of a known public set mean, for folders that keep its name."""
+    from nvembed_jax.data.tfds.registry import all_sets
+
+    public = all_sets().get(folder.name)
+    return None if public is None else public.label_texts
+
+
+def _judged_of_folder(folder: TaskFolder, task: str | None, options: _Options) -> JudgedPairs:
     if not options.allow_evaluation:
         raise ValueError(
             f"{folder.path}: a retrieval set without splits is an evaluation set, not to be "

@@ -75,7 +75,7 @@ def compare(
     if samples < 1 or not 0 < level < 1:
         raise ValueError(f"expected samples >= 1 and 0 < level < 1; got {samples} and {level}")
     a, b = (run if isinstance(run, Run) else read_runs(run)[0] for run in (first, second))
-    names = [name for name in a.tasks if name in b.tasks]
+    names = sorted(a.tasks.keys() & b.tasks.keys(), key=lambda n: (a.tasks[n]["type"], n))
     if not names:
         raise ValueError(f"{a.model} and {b.model} have no task in common")
     bounds = np.array([(1 - level) / 2, (1 + level) / 2])

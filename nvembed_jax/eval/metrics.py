@@ -133,20 +133,20 @@ def binary_scores(similarity: Vector, labels: Int[np.ndarray, " N"]) -> dict[str
     `ap` is the average precision; `accuracy` and `f1` (with its `precision` and `recall`) are
     those of the best threshold between two scores that differ.
     """
-    from sklearn.metrics import average_precision_score
-
     order = np.argsort(-similarity, kind="stable")
     ranked, positive = similarity[order], labels[order] == 1
-    hits, total = np.cumsum(positive)[:-1], int(positive.sum())
-    taken = np.arange(1, len(ranked))
-    precision, recall = hits / taken, hits / max(total, 1)
+    hits, taken = np.cumsum(positive), np.arange(1, len(ranked) + 1)
+    total = max(int(hits[-1]), 1)
+    precision, recall = hits / taken, hits / total
+    # A threshold cannot part equal scores: the order of the rows would leak into the score.
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    average = np.sum(precision[ends] * np.diff(recall[ends], prepend=0.0))
+    usable = ends[:-1]
     f1 = 2 * hits / (taken + total)
     accuracy = (hits + (len(ranked) - total) - (taken - hits)) / len(ranked)
-    # A threshold cannot part equal scores: the order of the rows would leak into the score.
-    usable = ranked[1:] != ranked[:-1]
-    at = int(np.argmax(np.where(usable, f1, -1.0))) if usable.any() else None
+    at = int(usable[np.argmax(f1[usable])]) if len(usable) else None
     return {
-        "ap": float(average_precision_score(labels, similarity)),
+        "ap": float(average),
         "accuracy": float(accuracy[usable].max(initial=0.0)),
         "f1": 0.0 if at is None else float(f1[at]),
         "precision": 0.0 if at is None else float(precision[at]),

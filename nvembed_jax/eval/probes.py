@@ -87,9 +87,14 @@ def classification_scores(
 ) -> dict[str, float]:
     """Accuracy and F1 (the unweighted mean over classes), each the mean over the R draws."""
     return {
-        "accuracy": float(np.mean(predicted == gold[:, None])),
+        "accuracy": mean_accuracy(gold, predicted),
         "f1": float(np.mean([macro_f1(gold, column) for column in predicted.T])),
     }
+
+
+def mean_accuracy(gold: Int[np.ndarray, " M"], predicted: Int[np.ndarray, "M R"]) -> float:
+    """Share of right predictions, over all texts and draws."""
+    return float(np.mean(predicted == gold[:, None]))
 
 
 def macro_f1(gold: Int[np.ndarray, " M"], predicted: Int[np.ndarray, " M"]) -> float:
@@ -113,7 +118,7 @@ def cluster_draws(
     scores = []
     for _ in range(draws):
         rows = np.array(rng.choices(range(len(codes)), k=CLUSTER_SAMPLE))
-        scores.append(_v_measure(embeddings[rows], codes[rows], codes.max() + 1, seed, 1))
+        scores.append(_v_measure(embeddings[rows], codes[rows], int(codes.max()) + 1, seed, 1))
     return np.array(scores)
 
 
@@ -123,7 +128,7 @@ def cluster_whole(
     """V-measures of k-means on all texts, the best of three starts, with the seeds 0, 1, ..."""
     codes = _codes(labels)
     return np.array(
-        [_v_measure(embeddings, codes, codes.max() + 1, seed, 3) for seed in range(draws)]
+        [_v_measure(embeddings, codes, int(codes.max()) + 1, seed, 3) for seed in range(draws)]
     )
 
 
@@ -138,7 +143,7 @@ def _v_measure(
     from sklearn.metrics import v_measure_score
 
     means = MiniBatchKMeans(
-        int(clusters),
+        clusters,
         batch_size=CLUSTER_BATCH,
         n_init=starts,  # pyright: ignore[reportArgumentType]  (its type is read from "auto")
         random_state=seed,

@@ -57,17 +57,13 @@ def plot(runs: Sequence[Run], path: str | Path) -> None:
     """Bars of the average scores, a group a type, as .svg, .png or .pdf.
 
     Raises:
-        ValueError: another suffix. ImportError: matplotlib is missing.
+        ValueError: another suffix. ImportError: matplotlib is missing (the extra "eval").
     """
     path = Path(path)
     if path.suffix.lower() not in PLOT_SUFFIXES:
         raise ValueError(f"{path}: cannot plot to this suffix; expected {', '.join(PLOT_SUFFIXES)}")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError(
-            f'{path}: plots need matplotlib: pip install "nvembed_jax[eval]"'
-        ) from None
+    from matplotlib.figure import Figure
+
     types = sorted({type for run in runs for type in run.averages} - {"macro", "mean_of_tasks"})
     width = 0.8 / len(runs)
     figure = Figure(figsize=(1.2 + 1.3 * len(types), 3.6), layout="constrained")

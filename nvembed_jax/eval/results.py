@@ -136,7 +136,7 @@ def write_examples(path: Path, record: dict[str, Any], examples: dict[str, np.nd
 def read_examples(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What `write_examples` wrote; ValueError for a broken file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         return json.loads(str(arrays.pop(_RECORD))), arrays
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -19,6 +20,12 @@ from nvembed_jax.runtime import progress_bar
 from nvembed_jax.version import __version__
 
 SCORING_VERSION = 1  # what was scored by another one is scored again
+_NEEDS = {
+    "classification": "sklearn",
+    "clustering": "sklearn",
+    "sts": "scipy",
+    "summarization": "scipy",
+}
 _WITHOUT_EFFECT = ("batch_tokens", "show_progress_bar")  # on embeddings
 
 
@@ -55,6 +62,7 @@ def evaluate(
 
     Raises:
         FileNotFoundError, ValueError: a folder or row that cannot be used, two tasks of one name.
+        ImportError: scikit-learn or scipy is missing (the extra "eval").
     """
     settings = Settings(
         protocol=protocol, limit=limit, seed=seed, samples_per_label=samples_per_label
@@ -67,8 +75,8 @@ def evaluate(
     job = _Job(loaded, settings, dict(encoding or {}), path)
     runs, steps = [], len(loaded) * (len(models) + len(baselines))
     with progress_bar(steps, show_progress_bar, "task") as bar:
-        for name, system, takes_instructions in _systems(models, baselines, job.encoding):
-            runs.append(_run(name, system, takes_instructions, job, bar))
+        for name, system in _systems(models, baselines, job.encoding):
+            runs.append(_run(name, system, job, bar))
             del system  # before the next model is loaded
     return results.write_results(path, runs, __version__)
 
@@ -84,20 +92,18 @@ class _Job(NamedTuple):
 
 def _systems(
     models: Mapping[str, Any], baselines: Sequence[str], encoding: Mapping[str, Any]
-) -> Iterator[tuple[str, System, bool]]:
-    """(name, system, whether it reads instructions); a model is loaded when its turn comes."""
+) -> Iterator[tuple[str, System]]:
+    """(name, system) of each; a model is loaded when its turn comes."""
     for name, model in models.items():
         if not hasattr(model, "encode_query"):
             model = cast("Callable[[], EmbeddingModel]", model)()
-        text = getattr(getattr(model, "config", None), "text", None)
-        template = getattr(text, "query_template", "unknown: as it was asked")
-        yield name, Dense(model, encoding), template is not None
+        yield name, Dense(model, encoding)
         del model
     for name in baselines:
-        yield name, BASELINES[name](), False
+        yield name, BASELINES[name]()
 
 
-def _run(name: str, system: System, takes_instructions: bool, job: _Job, bar: Any) -> Run:
+def _run(name: str, system: System, job: _Job, bar: Any) -> Run:
     """One system on all tasks that it can be scored on."""
     done: dict[str, dict[str, Any]] = {}
     for task in job.tasks:
@@ -108,7 +114,7 @@ def _run(name: str, system: System, takes_instructions: bool, job: _Job, bar: An
     return Run(
         model=name,
         fingerprint=system.fingerprint,
-        takes_instructions=takes_instructions,
+        takes_instructions=system.takes_instructions,
         tasks=done,
         averages=results.averages(done),
         settings=asdict(job.settings),
@@ -120,6 +126,7 @@ def _result(name: str, system: System, task: Task, job: _Job) -> dict[str, Any]:
     """One task's result: the one on disk where it fits, else computed and saved."""
     key = {
         "model": system.fingerprint,
+        "weights": system.weights,
         "task": task.fingerprint,
         "settings": asdict(job.settings),
         "encoding": {k: repr(v) for k, v in job.encoding.items() if k not in _WITHOUT_EFFECT},
@@ -162,6 +169,11 @@ def _check(tasks: Sequence[Task], models: Mapping[str, Any], baselines: Sequence
                 f"give one of them another name in its task.json"
             )
         folders[task.name] = task.folder
+        needed = _NEEDS.get(task.type)
+        if needed is not None and find_spec(needed) is None:
+            raise ImportError(
+                f'{task.folder}: {task.type} needs {needed}: pip install "nvembed_jax[eval]"'
+            )
     for name in baselines:
         if name not in BASELINES:
             raise ValueError(f"unknown baseline {name!r}; expected {', '.join(BASELINES)}")

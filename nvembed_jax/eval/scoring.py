@@ -217,6 +217,8 @@ def main_score_of(type: str, main_score: str, examples: Mapping[str, np.ndarray]
         names = metrics.SIMILARITIES if similarity == "max" else (similarity,)
         labels = examples["gold"].astype(np.int64)
         return max(metrics.binary_scores(examples[name], labels)[metric] for name in names)
+    if type == "classification" and main_score == "accuracy":
+        return probes.mean_accuracy(examples["gold"], examples["predicted"])
     if type == "classification":
         return probes.classification_scores(examples["gold"], examples["predicted"])[main_score]
     return mean_scores({main_score: examples[main_score]})[main_score]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,6 +18,7 @@ from nvembed_jax.search.topk import PASSAGE_BLOCK, check_finite, top_k
 Candidates = Sequence[Sequence[str]]
 
 
+@runtime_checkable
 class EmbeddingModel(Protocol):
     """What evaluation needs of a model; `Embedder` has it."""
 
@@ -31,11 +33,21 @@ class EmbeddingModel(Protocol):
 
 
 class Dense:
-    """An embedding model; `encoding` are further options of its encoding methods."""
+    """An embedding model; `encoding` are further options of its encoding methods.
+
+    Attributes:
+        fingerprint: the model's.
+        weights: of its parameters where it shows them: the fingerprint of an `Embedder` that was
+            made of arrays, and not loaded, knows nothing of them.
+        takes_instructions: whether the model has a template for them.
+    """
 
     def __init__(self, model: EmbeddingModel, encoding: Mapping[str, Any] | None = None) -> None:
         self._model, self._encoding = model, dict(encoding or {})
         self.fingerprint = model.fingerprint
+        self.weights = _checksums(getattr(model, "params", None))
+        text = getattr(getattr(model, "config", None), "text", None)
+        self.takes_instructions = getattr(text, "query_template", "as asked") is not None
 
     def scores_type(self, type: str) -> bool:
         """Whether tasks of this type can be scored: all of them."""
@@ -43,7 +55,7 @@ class Dense:
 
     def embed(self, texts: Sequence[str], instruction: str) -> Float[np.ndarray, "N D"]:
         """Embeddings of a symmetric task: every text carries the instruction; unscaled."""
-        return self._encode(self._model.encode, texts, task=instruction or None)
+        return self._encode(self._model.encode, texts, task=self._task(instruction))
 
     def rank(
         self, data: Retrieval, queries: Sequence[str], instruction: str, k: int,
@@ -78,9 +90,11 @@ class Dense:
         return [part @ query for part, query in zip(parts, embedded, strict=True)]
 
     def _queries(self, texts: Sequence[str], instruction: str) -> Float[np.ndarray, "Q D"]:
-        return unit_rows(
-            self._encode(self._model.encode_query, texts, "query", task=instruction or None)
-        )
+        task = self._task(instruction)
+        return unit_rows(self._encode(self._model.encode_query, texts, "query", task=task))
+
+    def _task(self, instruction: str) -> str | None:
+        return instruction if instruction and self.takes_instructions else None
 
     def _encode(
         self, encode: Callable[..., Any], texts: Sequence[str], what: str = "text", **kwargs: Any
@@ -100,6 +114,8 @@ class LexicalBaseline:
     """BM25 over the passages (of reranking: over all candidates of the task)."""
 
     fingerprint = "bm25: lucene, k1 1.5, b 0.75, plurals off"
+    weights = ""
+    takes_instructions = False
 
     def scores_type(self, type: str) -> bool:
         """Whether tasks of this type can be scored: those with queries and passages."""
@@ -139,6 +155,20 @@ class LexicalBaseline:
             np.asarray(index.scores(query)[[row_of[text] for text in texts]], np.float32)
             for query, texts in zip(queries, candidates, strict=True)
         ]
+
+
+def _checksums(params: Any) -> str:
+    """A hash of two sums over every parameter array; "" of none. One pass over the weights."""
+    if not params:
+        return ""
+    import jax
+    import jax.numpy as jnp
+
+    def sums(tree: Any) -> Any:
+        leaves = [jnp.asarray(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(tree)]
+        return jnp.stack([jnp.stack([jnp.sum(x), jnp.sum(x * x)]) for x in leaves])
+
+    return hashlib.sha256(np.asarray(jax.jit(sums)(params)).tobytes()).hexdigest()[:16]
 
 
 System = Dense | LexicalBaseline

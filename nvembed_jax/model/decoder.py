@@ -25,6 +25,7 @@ from nvembed_jax.model.layers import (
     rotary_table,
     rotate,
     scanned,
+    split_by_rows,
 )
 from nvembed_jax.model.masks import MaskSpec, mask_spec
 
@@ -77,10 +78,11 @@ class DecoderLayer(nn.Module):
         if config.post_norms:
             x = x + norm("post_attention_layernorm")(out)
             out = GatedMLP(config, compute, name="mlp")(norm("pre_feedforward_layernorm")(x))
-            return x + norm("post_feedforward_layernorm")(out), None
-        x = x + out
+            out = norm("post_feedforward_layernorm")(out)
+            return split_by_rows(x + out, compute), None
+        x = split_by_rows(x + out, compute)
         out = GatedMLP(config, compute, name="mlp")(norm("post_attention_layernorm")(x))
-        return x + out, None
+        return split_by_rows(x + out, compute), None
 
 
 def layer_windows(config: DecoderConfig, attention: Attention) -> list[int | None]:
@@ -109,7 +111,7 @@ class Decoder(nn.Module):
     def __call__(self, batch: TokenBatch) -> Num[Array, "B T D"]:
         config, compute = self.config, self.compute
         table = Embedding(config.vocab_size, config.embed_dim, compute, name="embed_tokens")
-        x = table(batch.input_ids)
+        x = split_by_rows(table(batch.input_ids), compute)
         if config.scale_embeddings:
             x = x * jnp.asarray(config.embed_dim**0.5, x.dtype)
         positions = batch.positions
@@ -117,7 +119,8 @@ class Decoder(nn.Module):
             positions = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
         rope = rotary_table(positions, config.head_dim, config.rope_theta)
         x = self._layers(x, rope, batch)
-        return RMSNorm(config.norm_eps, config.norm_offset, name="norm")(x)
+        x = RMSNorm(config.norm_eps, config.norm_offset, name="norm")(x)
+        return split_by_rows(x, compute)
 
     def _layers(self, x: Num[Array, "B T D"], rope: Any, batch: TokenBatch) -> Num[Array, "B T D"]:
         config, compute = self.config, self.compute

@@ -18,6 +18,7 @@ from nvembed_jax.model.layers import (
     Linear,
     rematerialized,
     scanned,
+    split_by_rows,
 )
 from nvembed_jax.model.masks import MaskSpec, mask_spec
 
@@ -76,9 +77,10 @@ class BertLayer(nn.Module):
         config, compute = self.config, self.compute
         out = BertAttention(config, compute, name="self_attn")(x, spec)
         x = LayerNorm(config.norm_eps, name="attention_layernorm")(x + out)
-        return LayerNorm(config.norm_eps, name="output_layernorm")(
-            x + BertMLP(config, compute, name="mlp")(x)
-        ), None
+        x = split_by_rows(x, compute)
+        out = BertMLP(config, compute, name="mlp")(x)
+        x = LayerNorm(config.norm_eps, name="output_layernorm")(x + out)
+        return split_by_rows(x, compute), None
 
 
 class BertMLP(nn.Module):
@@ -106,7 +108,7 @@ class BertEncoder(nn.Module):
     @nn.compact
     def __call__(self, batch: TokenBatch) -> Num[Array, "B T D"]:
         config, compute = self.config, self.compute
-        x = BertEmbeddings(config, compute, name="embeddings")(batch)
+        x = split_by_rows(BertEmbeddings(config, compute, name="embeddings")(batch), compute)
         spec = mask_spec(batch, "bidirectional")
         if not self.scan_layers:
             layer = rematerialized(BertLayer, compute, scanned=False)

@@ -13,10 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Num
 
 from nvembed_jax.config import DecoderConfig
 from nvembed_jax.model.compute import Compute
+from nvembed_jax.sharding import batch_sharding, batch_shards
 
 
 def gelu_erf(x: Float[Array, "*batch F"]) -> Float[Array, "*batch F"]:
@@ -67,6 +69,24 @@ def parameter(module: nn.Module, name: str, init: Any, shape: tuple[int, ...]) -
         path = ".".join((*module.path, name))
         raise ValueError(f"{path} has shape {value.shape}; the config needs {shape}")
     return value
+
+
+def split_by_rows(x: Num[Array, "B *rest"], compute: Compute) -> Num[Array, "B *rest"]:
+    """`x` with its rows over `data` and `fsdp`, and nothing else split.
+
+    Without it the compiler spreads the split of the weights (`fsdp`) to the width of activations,
+    and rows travel between devices at every norm.
+    """
+    if compute.mesh is None or x.shape[0] % batch_shards(compute.mesh):
+        return x
+    return jax.lax.with_sharding_constraint(x, batch_sharding(compute.mesh))
+
+
+def whole(x: Num[Array, "*shape"], compute: Compute) -> Num[Array, "*shape"]:
+    """`x` (and its gradient) complete on every device."""
+    if compute.mesh is None:
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(compute.mesh, PartitionSpec()))
 
 
 def rematerialized(layer: type[nn.Module], compute: Compute, scanned: bool) -> Any:
@@ -131,6 +151,8 @@ class Embedding(nn.Module):
     @nn.compact
     def __call__(self, ids: Int[Array, "*batch"]) -> Num[Array, "*batch D"]:
         table = parameter(self, "weight", _matrix_init, (self.num_embeddings, self.features))
+        if self.compute.mesh is not None:  # gathered for the lookup: rows stay where they are
+            table = whole(table.astype(self.compute.dtype), self.compute)
         return jnp.take(table, ids, axis=0, mode="clip").astype(self.compute.dtype)
 
 

@@ -16,7 +16,14 @@ from nvembed_jax.batch import TokenBatch
 from nvembed_jax.config import LatentConfig, Pooling, SelfAttentionPoolingConfig
 from nvembed_jax.model.attention import attend
 from nvembed_jax.model.compute import Compute
-from nvembed_jax.model.layers import GEGLUFeedForward, LayerNorm, Linear, parameter
+from nvembed_jax.model.layers import (
+    GEGLUFeedForward,
+    LayerNorm,
+    Linear,
+    parameter,
+    split_by_rows,
+    whole,
+)
 from nvembed_jax.model.masks import first_token_mask, last_token_mask, mask_spec
 
 POOLING_EPS = 1e-5
@@ -77,7 +84,8 @@ class CrossAttention(nn.Module):
         q = Linear(inner, compute=self.compute, name="to_q")(LayerNorm(POOLING_EPS, name="norm")(x))
         kv = Linear(2 * inner, compute=self.compute, name="to_kv")(context)
         k, v = (
-            part.reshape(-1, heads, head_dim) for part in jnp.split(kv, 2, axis=-1)
+            whole(part, self.compute).reshape(-1, heads, head_dim)
+            for part in jnp.split(kv, 2, axis=-1)
         )  # [L, N, H]
         q = q.reshape(*x.shape[:2], heads, head_dim)
         scores = jnp.einsum("BTNH,LNH->BTNL", q, k, preferred_element_type=jnp.float32)
@@ -100,10 +108,12 @@ class LatentAttentionPooling(nn.Module):
         shape = (config.num_latents, config.latent_dim)
         latents = parameter(self, "latents", nn.initializers.normal(1.0), shape)
         x = x + CrossAttention(config, self.compute, name="cross_attn")(x, latents)
+        x = split_by_rows(x, self.compute)
         feed_forward = GEGLUFeedForward(
             config.mlp_multiplier, POOLING_EPS, self.compute, name="feed_forward"
         )
-        return masked_mean(x + feed_forward(x), pooled_positions("latent", batch), batch)
+        x = split_by_rows(x + feed_forward(x), self.compute)
+        return masked_mean(x, pooled_positions("latent", batch), batch)
 
 
 class PoolingAttention(nn.Module):
@@ -137,7 +147,9 @@ class SelfAttentionPooling(nn.Module):
     @nn.compact
     def __call__(self, x: Num[Array, "B T D"], batch: TokenBatch) -> Float[Array, "texts D"]:
         x = x + PoolingAttention(self.config.num_heads, self.compute, name="self_attn")(x, batch)
+        x = split_by_rows(x, self.compute)
         feed_forward = GEGLUFeedForward(
             self.config.mlp_multiplier, POOLING_EPS, self.compute, name="feed_forward"
         )
-        return masked_mean(x + feed_forward(x), pooled_positions("self_attention", batch), batch)
+        x = split_by_rows(x + feed_forward(x), self.compute)
+        return masked_mean(x, pooled_positions("self_attention", batch), batch)

@@ -13,7 +13,6 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +27,7 @@ from nvembed_jax.runtime import progress_bar
 from nvembed_jax.search.mining_embeddings import EmbeddingCache, Scorer, Teacher
 from nvembed_jax.search.mining_rules import (
     MiningOptions,
+    MiningReport,
     allowed_mask,
     choose,
     keep_mask,
@@ -37,49 +37,6 @@ from nvembed_jax.search.mining_texts import PairIndex, PairRow, index_pairs, pai
 
 _GROWTH = 4  # of the depth, for queries that have too few negatives
 _DIGITS = 6  # of the scores that are written
-
-
-@dataclass(kw_only=True)
-class MiningReport:
-    """What was mined.
-
-    Attributes:
-        queries: rows written. pool: texts that could become negatives.
-        negatives: mined in all. wanted: for each query.
-        candidates: looked at among the first `depth` of each query, known positives not counted.
-        filtered: of those, rejected by the rule. known: left out as known positives or own text.
-        short, none: rows with fewer negatives than wanted, and with none at all.
-        replaced: rows whose own negatives gave way to the mined ones.
-    """
-
-    queries: int = 0
-    pool: int = 0
-    negatives: int = 0
-    wanted: int = 0
-    candidates: int = 0
-    filtered: int = 0
-    known: int = 0
-    short: int = 0
-    none: int = 0
-    replaced: int = 0
-
-    @property
-    def mean_negatives(self) -> float:
-        """Negatives a query."""
-        return self.negatives / max(self.queries, 1)
-
-    @property
-    def filtered_fraction(self) -> float:
-        """The share of the candidates looked at that the rule rejected."""
-        return self.filtered / max(self.candidates, 1)
-
-    def to_json(self) -> dict[str, Any]:
-        """All counts, and the two figures made of them."""
-        return {
-            **asdict(self),
-            "mean_negatives": self.mean_negatives,
-            "filtered_fraction": self.filtered_fraction,
-        }
 
 
 class Unit(NamedTuple):
@@ -152,13 +109,7 @@ def mine(
             group_key=options.group_key,
             task=options.task,
         )
-        queries, passages = [], []
-        for teacher in teachers:
-            loaded: Any = teacher() if callable(teacher) else teacher
-            passages.append(store.passages(loaded, index))
-            queries.append(store.queries(loaded, index))
-            del loaded  # several large models need not fit at once
-        scorer = Scorer(queries, passages, index.num_pool, options.passage_block)
+        scorer = _scorer(teachers, store, index, options)
         report = _write(path, out, index, scorer, options, show_progress_bar)
     if cache is None:
         _remove(store)
@@ -199,6 +150,21 @@ def mine_units(
             break
         depth = min(depth * _GROWTH, last)
     return [found[i] for i in range(len(units))], report
+
+
+def _scorer(
+    teachers: Sequence[Teacher | Callable[[], Teacher]],
+    store: EmbeddingCache,
+    index: PairIndex,
+    options: MiningOptions,
+) -> Scorer:
+    queries, passages = [], []
+    for teacher in teachers:
+        loaded: Any = teacher() if callable(teacher) else teacher
+        passages.append(store.passages(loaded, index))
+        queries.append(store.queries(loaded, index))
+        del loaded  # several large models need not fit at once
+    return Scorer(queries, passages, index.num_pool, options.passage_block)
 
 
 def _query(index: PairIndex, unit: Unit) -> int:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -113,6 +114,49 @@ class MiningOptions:
                 f"sample must be at least the {self.negatives} negatives wanted; got {self.sample}"
             )
         _check_name("combine", self.combine, COMBINE)
+
+
+@dataclass(kw_only=True)
+class MiningReport:
+    """What was mined.
+
+    Attributes:
+        queries: rows written. pool: texts that could become negatives.
+        negatives: mined in all. wanted: for each query.
+        candidates: looked at among the first `depth` of each query, known positives not counted.
+        filtered: of those, rejected by the rule. known: left out as known positives or own text.
+        short, none: rows with fewer negatives than wanted, and with none at all.
+        replaced: rows whose own negatives gave way to the mined ones.
+    """
+
+    queries: int = 0
+    pool: int = 0
+    negatives: int = 0
+    wanted: int = 0
+    candidates: int = 0
+    filtered: int = 0
+    known: int = 0
+    short: int = 0
+    none: int = 0
+    replaced: int = 0
+
+    @property
+    def mean_negatives(self) -> float:
+        """Negatives a query."""
+        return self.negatives / max(self.queries, 1)
+
+    @property
+    def filtered_fraction(self) -> float:
+        """The share of the candidates looked at that the rule rejected."""
+        return self.filtered / max(self.candidates, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """All counts, and the two figures made of them."""
+        return {
+            **asdict(self),
+            "mean_negatives": self.mean_negatives,
+            "filtered_fraction": self.filtered_fraction,
+        }
 
 
 def reduce_positives(

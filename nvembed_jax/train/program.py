@@ -17,6 +17,7 @@ from nvembed_jax.train.memory import MemoryPlan, StageShape, plan_memory
 from nvembed_jax.train.optimizer import make_optimizer
 from nvembed_jax.train.recipe import Recipe, StageConfig
 from nvembed_jax.train.step import (
+    GradFn,
     TrainState,
     accumulated,
     contrastive_grads,
@@ -30,13 +31,15 @@ class Program:
     """One stage's step on a mesh.
 
     Attributes:
-        optimizer: of optax. step: the jitted function (state, frozen, batch) -> (state, metrics).
+        optimizer: of optax. grads: (trainable, frozen, batch, key) -> ((loss, metrics), gradients).
+        step: the jitted function (state, frozen, batch) -> (state, metrics).
     """
 
     def __init__(self, recipe: Recipe, stage: StageConfig, config: ModelConfig, mesh: Any):
         self.recipe, self.stage, self.config, self.mesh = recipe, stage, config, mesh
         self.compute = recipe.compute.resolve(mesh if mesh.size > 1 else None)
         self.optimizer = make_optimizer(stage.optimizer, stage.steps)
+        self.grads = self._grads()
         self.step = self._jitted()
         self._compiled: dict[Any, Any] = {}
 
@@ -97,27 +100,27 @@ class Program:
     def _params(self, trainable: Any, frozen: Any, key: Any) -> Any:
         return model_params(self.recipe.trainable, trainable, frozen, self.compute.dtype, key)
 
-    def _jitted(self) -> Any:
-        mesh, stage = self.mesh, self.stage
+    def _grads(self) -> GradFn:
+        stage = self.stage
         if stage.objective == "causal_lm":
-            grads = causal_lm_grads(self.config, self.compute, self._params)
-        else:
-            grads = contrastive_grads(
-                lambda trainable, frozen, tokens, key: embed(
-                    self.config,
-                    self._params(trainable, frozen, key),
-                    tokens,
-                    compute=self.compute,
-                ),
-                stage.loss,
-                chunk_size=stage.chunk_size,
-                shards=batch_shards(mesh),
-                place=self._place,
-            )
-            grads = accumulated(grads, stage.accumulate, self._place)
-        step = make_train_step(
-            grads, self.optimizer, seed=self.recipe.seed, ema_decay=stage.optimizer.ema_decay
+            return causal_lm_grads(self.config, self.compute, self._params)
+
+        def encode(trainable: Any, frozen: Any, tokens: Any, key: Any) -> Any:
+            params = self._params(trainable, frozen, key)
+            return embed(self.config, params, tokens, compute=self.compute)
+
+        grads = contrastive_grads(
+            encode,
+            stage.loss,
+            chunk_size=stage.chunk_size,
+            shards=batch_shards(self.mesh),
+            place=self._place,
         )
+        return accumulated(grads, stage.accumulate, self._place)
+
+    def _jitted(self) -> Any:
+        mesh, decay = self.mesh, self.stage.optimizer.ema_decay
+        step = make_train_step(self.grads, self.optimizer, seed=self.recipe.seed, ema_decay=decay)
 
         def laid_out(state: TrainState, frozen: Any, batch: Any) -> tuple[TrainState, Any]:
             state, metrics = step(state, frozen, batch)

@@ -132,7 +132,7 @@ def make_train_step(
         ema = state.ema
         if ema is not None:
             ema = jax.tree.map(lambda a, b: ema_decay * a + (1 - ema_decay) * b, ema, trainable)
-        metrics = {"loss": loss, **metrics, "grad_norm": optax.global_norm(grad)}
+        metrics = {"loss": loss, **metrics, "grad_norm": optax.tree.norm(grad)}
         return TrainState(state.step + 1, trainable, opt_state, ema), metrics
 
     return train_step
