@@ -1,24 +1,36 @@
 """A small causal decoder, pretrained to predict the next token: the start of tiny_two_stage.py.
 
-Source: arXiv 2405.17428 (NV-Embed, v3), section 3.1, whose removal of the causal mask presumes a
-    decoder that was pretrained with it; Mistral-7B's place, in miniature.
+Source: arXiv 2405.17428 (NV-Embed, v3), section 3.1: removing the causal mask presumes a decoder
+    that was pretrained with it. This one stands for Mistral-7B.
 Known: next-token prediction under a causal mask, Mistral's blocks.
-Assumed: every number: 6 layers, 256 wide, 4.4 M parameters beside the table of 8,192 tokens, whose
+Assumed: every number: 4 layers, 256 wide, 3.1 M parameters beside the table of 8,192 tokens, whose
     transpose gives the logits; rows of 256 tokens packed from all texts of the training data.
-Hardware: 2 CPU cores, HOURS
-Expected: LOSS
+Hardware: 2 CPU cores, HOURS_LM
+Expected: LOSS_LM
 
-    nvembed train --config configs/tiny_causal_lm.py --workdir run_lm \\
-        --config.stage1.data=pairs.jsonl
+    nvembed train --config configs/tiny_causal_lm.py:FOLDER --workdir run_lm
+
+FOLDER holds the sets below, each a folder in the task layout (docs/data.md) or a NAME.jsonl.gz.
+Without ":FOLDER" they are read as built (tfds:NAME). --config.stage1.data=FILE.jsonl reads one file.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
+# Share of the texts: thousands of examples, capped.
+WEIGHTS = {
+    "arxiv_title_abstract": 15, "open_trivia": 12, "squad_sentences": 12, "msdocs_sections": 10,
+    "fever": 10, "openstax": 10, "medquad": 10, "tldr": 8, "disfl_qa": 8, "policy_qa": 6,
+    "snli_triples": 6, "mnli_triples": 6, "python_peps": 5, "squad_paragraphs": 4, "scitldr": 4,
+    "qnli": 2, "til": 1,
+}  # fmt: skip
 
-def get_config() -> ConfigDict:
-    """One stage; `data` names the examples whose texts are read (JSONL, a folder, a pattern)."""
+
+def get_config(folder: str = "") -> ConfigDict:
+    """One stage; `folder`: where the sets are."""
     config = ConfigDict()
     config.name = "tiny_causal_lm"
     config.seed = 0
@@ -33,8 +45,8 @@ def get_config() -> ConfigDict:
                 "backbone": {
                     "vocab_size": 8192,
                     "embed_dim": 256,
-                    "mlp_dim": 704,
-                    "num_layers": 6,
+                    "mlp_dim": 768,
+                    "num_layers": 4,
                     "num_heads": 4,
                     "num_kv_heads": 2,
                     "head_dim": 64,
@@ -43,7 +55,6 @@ def get_config() -> ConfigDict:
             },
         }
     )
-    config.compute = ConfigDict({"dtype": "", "unroll": 1})
     config.checkpoint_every = 200
     config.keep = 2
     config.log_every = 20
@@ -52,8 +63,8 @@ def get_config() -> ConfigDict:
         {
             "objective": "causal_lm",
             "data": "",
-            "sources": {},
-            "steps": 1500,
+            "sources": sources(WEIGHTS, folder),
+            "steps": 600,
             "batch_size": 32,
             "negatives": 1,
             "query_length": 256,
@@ -69,3 +80,13 @@ def get_config() -> ConfigDict:
         }
     )
     return config
+
+
+def sources(weights: dict[str, float], folder: str = "") -> dict[str, dict]:
+    """A source a set: FOLDER/NAME.jsonl.gz where there is one, else FOLDER/NAME, or as built."""
+    out = {}
+    for name, weight in weights.items():
+        mined = Path(folder) / f"{name}.jsonl.gz"
+        place = mined if mined.is_file() else Path(folder) / name
+        out[name] = {"data": str(place) if folder else f"tfds:{name}", "weight": float(weight)}
+    return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,29 @@ def test_label_texts_stand_in_task_json_or_are_passed(tmp_path):
         assert (example.positives, example.negatives) == (("good",), ("bad",))
     with pytest.raises(ValueError, match="says nothing as a text"):
         open_source(bare)
+
+
+def test_labels_of_a_known_public_set_have_their_meaning(tmp_path):
+    rows = [{"text": f"x{i}", "label": str(i % 2), "split": "train"} for i in range(4)]
+    folder = task_folder(
+        tmp_path / "f", "classification", {"classification.jsonl": rows}, name="sst2"
+    )
+    example = open_source(folder).get(1, np.random.default_rng(0))
+    assert (example.positives, example.negatives) == (("positive",), ("negative",))
+
+
+def test_sources_can_be_pickled(tmp_path):
+    files = {"classification.jsonl.gz": labelled("train")}
+    scored = [{"text1": "a", "text2": "b", "score": 5, "split": "train"}]
+    for source in (
+        open_source(task_folder(tmp_path / "a", "classification", files)),
+        open_source(task_folder(tmp_path / "b", "sts", {"sts.jsonl": scored})),
+        open_source(retrieval_folder(tmp_path / "c"), allow_evaluation=True),
+    ):
+        copy = pickle.loads(pickle.dumps(source))
+        assert queries(copy) == queries(source)
+        rng, again = np.random.default_rng(5), np.random.default_rng(5)
+        assert copy.get(1, rng) == source.get(1, again)
 
 
 def test_task_file_beside_its_task_json_stands_for_the_rows_of_the_task(tmp_path):

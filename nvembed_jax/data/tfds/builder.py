@@ -20,6 +20,7 @@ from nvembed_jax.data.tfds.origin import (
     rows_of_layout,
     splits_of_layout,
     splits_of_origin,
+    unpack,
 )
 from nvembed_jax.data.tfds.raw_files import Row
 from nvembed_jax.data.tfds.registry import (
@@ -116,24 +117,23 @@ class PublicText(tfds.core.GeneratorBasedBuilder):
         }
 
     def _download(self, dl_manager: tfds.download.DownloadManager) -> list[Path]:
-        """Downloads; returns folders in which the files have the origin's names."""
-        names = Path(self.data_dir).parent / "downloads" / self.public.name
-        roots = [names]
+        """Downloads; returns a folder in which the files have the origin's names."""
+        root = Path(dl_manager.download_dir) / "origins" / self.public.name
         for path, url in self.public.urls.items():
             try:
-                if not path:
-                    roots.append(Path(dl_manager.download_and_extract(url)))
-                    continue
-                link = names / path
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.unlink(missing_ok=True)
-                link.symlink_to(Path(dl_manager.download(url)).absolute())
+                file = Path(dl_manager.download(url)).absolute()
             except Exception as error:  # of any of the downloader's layers
                 raise OSError(
                     f"{self.public.name}: {url} cannot be downloaded ({error}); fetch it by hand "
                     f"and pass its folder as origin_dir"
                 ) from error
-        return roots
+            if not path:
+                unpack(file, root / "unpacked")
+                continue
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).unlink(missing_ok=True)
+            (root / path).symlink_to(file)
+        return [root / "unpacked", root]
 
     def _generate_examples(
         self, split: str, rows: Callable[[], Iterator[Row]]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tarfile
+import tempfile
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,6 +42,27 @@ def splits_of_origin(public: PublicSet, roots: Sequence[Path]) -> dict[str, dict
             f"from {_source_of(public, missing)}"
         )
     return found
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpacks a .zip or .tar(.gz) whole or not at all; a folder that is there is left as it is.
+
+    TFDS would do it with TensorFlow.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        target = Path(temporary) / folder.name
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as content:
+                content.extractall(target)
+        elif tarfile.is_tarfile(archive):
+            with tarfile.open(archive) as content:
+                content.extractall(target, filter="data")
+        else:
+            raise ValueError(f"{archive}: expected a .zip or .tar archive; delete it to try again")
+        target.rename(folder)
 
 
 def layout_folder(public: PublicSet, origin_dir: Path) -> TaskFolder | None:

@@ -95,8 +95,10 @@ def paired_lines_of(first: Path, second: Path) -> Iterator[tuple[str, str]]:
         yield left, right
 
 
-def cell(row: Mapping[Any, Any], column: Column, where: str) -> Any:
+def cell(row: Any, column: Column, where: str) -> Any:
     """A field or a column; ValueError with `where` when the row has none of that name."""
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{where}: a JSON {type(row).__name__}; expected an object")
     if column not in row:
         there = ", ".join(map(repr, row))
         raise ValueError(f"{where}: no column {column!r}; there are: {there}")

@@ -142,7 +142,7 @@ class BuiltPairs:
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode()
-    if isinstance(value, np.floating):
+    if isinstance(value, float | np.floating):
         return round(float(value), 6)  # records hold 32 bits: 4.4 would come back as 4.400000095
     if isinstance(value, np.generic):
         return value.item()

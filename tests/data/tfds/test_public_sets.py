@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
+import io
+import json
 import re
 import subprocess
 import sys
+import tarfile
+import threading
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +20,11 @@ import pytest
 import tensorflow_datasets as tfds
 from raw_rows import RAW
 
-from nvembed_jax.data.tfds.builder import build
+from nvembed_jax.data.sources import open_source
+from nvembed_jax.data.tfds import builder as builder_file
+from nvembed_jax.data.tfds.builder import PublicText, build
 from nvembed_jax.data.tfds.origin import splits_of_origin
-from nvembed_jax.data.tfds.registry import KINDS, all_sets, find_set
+from nvembed_jax.data.tfds.registry import KINDS, PublicSet, all_sets, find_set
 from nvembed_jax.text.instructions import SYMMETRIC_TYPES
 
 FIELDS = {
@@ -54,7 +64,7 @@ def built(folder: Path, split: str) -> list[dict]:
 def decoded(value):
     if isinstance(value, bytes):
         return value.decode()
-    if isinstance(value, np.floating):
+    if isinstance(value, float | np.floating):
         return round(float(value), 6)
     return [item.decode() for item in value] if isinstance(value, list | np.ndarray) else value
 
@@ -241,7 +251,7 @@ def test_sets_that_cannot_be_downloaded_say_where_to_get_them(tmp_path):
     [
         ("squad", "train-v1.1.json", '{"data": [{"title": "T"}]}', "squad: .* not in the origin's"),
         ("squad", "train-v1.1.json", "{", "train-v1.1.json: not JSON"),
-        ("disfl_qa", "train.json", "[1]", "train.json, item 0: expected an object"),
+        ("disfl_qa", "train.json", "[1]", "train.json, item 0: a JSON int; expected an obj"),
         ("banking77", "train.csv", "a,b\n1,2\n", "train.csv:2: no column 'category'; there are: '"),
         ("quora", "data/quora/train.txt", "a\tb\t2\n", "train.txt:1: the label is '2'; expected 0"),
         ("scifact", "scifact/corpus.jsonl", "{}\n", "corpus.jsonl:1: no column 'text'"),
@@ -370,6 +380,15 @@ def test_files_and_archives_are_downloaded(tmp_path, monkeypatch, server):
     with_urls(monkeypatch, "scifact", {"": f"{address}/scifact.zip"})
     made = build("scifact", data_dir=tmp_path / "sets")
     assert [fields(row, "pairs") for row in built(made, "train")] == RAW["scifact"][1]
+    with tarfile.open(folder / "stsb.tar.gz", "w:gz") as archive:
+        archive.add(write_raw("stsb", tmp_path / "stsb") / "stsbenchmark", "stsbenchmark")
+    with_urls(monkeypatch, "stsb", {"": f"{address}/stsb.tar.gz"})
+    made = build("stsb", data_dir=tmp_path / "sets")
+    assert [fields(row, "sts") for row in built(made, "train")] == RAW["stsb"][1]
+    (folder / "hover.zip").write_bytes(b"no archive")
+    with_urls(monkeypatch, "squad", {"": f"{address}/hover.zip"})
+    with pytest.raises(ValueError, match=r"expected a .zip or .tar archive"):
+        build("squad", data_dir=tmp_path / "sets")
 
 
 def test_failed_download_names_the_address_and_the_way_out(tmp_path, monkeypatch, server):
@@ -386,5 +405,5 @@ def test_builder_takes_the_layout_of_tfds(tmp_path):
     )
     builder.download_and_prepare()
     assert builder.info.splits["validation"].num_examples == 3
-    assert builder.info.license == find_set("hwu64").licence
+    assert builder.info.as_proto.redistribution_info.license == find_set("hwu64").licence
     assert not builder.skipped

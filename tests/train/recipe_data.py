@@ -1,0 +1,72 @@
+"""Recipes made small, and training examples for them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nvembed_jax.config import NAMED_CONFIGS, BertConfig
+from nvembed_jax.train.config_file import load_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+FILES = sorted(CONFIGS.glob("*.py"))
+WIDTH = 32
+ANIMALS = ("cat", "dog", "owl", "ant", "fox", "cow", "bee", "elk", "hen", "yak", "eel", "emu")
+
+
+def write_pairs(path: Path) -> Path:
+    """A few examples with two negatives each."""
+    rows = [
+        {
+            "query": f"what does the {animal} eat",
+            "positive": f"the {animal} eats what it finds",
+            "negatives": [f"the {animal} sleeps all day", f"a {other} eats grass"],
+            "task": "Given a question, retrieve the answer",
+        }
+        for animal, other in zip(ANIMALS, ANIMALS[1:] + ANIMALS[:1], strict=True)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf8")
+    return path
+
+
+def without_checkpoint(config: Any) -> Any:
+    """The recipe with random weights of the same sizes: nothing to download."""
+    config.model.path, config.model.tokenizer = "", "packaged"
+    return config
+
+
+def small(file: str | Path, data: Path) -> Any:
+    """The recipe with a model 32 wide and two steps a stage, on one file; all else as it is."""
+    config = without_checkpoint(load_config(file))
+    sizes = {"embed_dim": WIDTH, "mlp_dim": 64, "num_layers": 2, "num_heads": 2, "vocab_size": 8192}
+    model = NAMED_CONFIGS[config.model.named]()
+    if not isinstance(model.backbone, BertConfig):
+        sizes |= {"num_kv_heads": 1, "head_dim": 16}
+    overrides = config.model.overrides
+    overrides.backbone = sizes
+    if model.latent is not None:
+        overrides.latent = {
+            "num_latents": 8,
+            "latent_dim": WIDTH,
+            "num_cross_heads": 2,
+            "cross_head_dim": 16,
+        }
+    if model.projections:
+        overrides.projections = ({"in_dim": WIDTH, "out_dim": WIDTH},)
+    for name in config.stages:
+        small_stage(config[name], data)
+    return config
+
+
+def small_stage(stage: Any, data: Path) -> None:
+    """Two steps of eight short examples; in-batch negatives, losses and chunks as they are."""
+    sources = stage.get("sources") or {"pairs": {}}
+    stage.sources = {name: {**source, "data": str(data)} for name, source in sources.items()}
+    stage.data = ""
+    chunk = 8 if stage.get("chunk_size") else 0
+    stage.update({"steps": 2, "batch_size": 8, "chunk_size": chunk, "accumulate": 1})
+    stage.update({"negatives": min(stage.negatives, 2), "length_buckets": 0})
+    stage.update({"query_length": 24, "passage_length": 24})
+    if stage.get("loss", {}).get("matryoshka_dims"):
+        stage.loss.matryoshka_dims = (8, WIDTH)

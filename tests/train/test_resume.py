@@ -1,0 +1,89 @@
+"""Killed, stopped, moved to another mesh: a run ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+import pytest
+import runs
+
+KILLS = 10
+
+
+@pytest.mark.slow
+def test_killed_ten_times_ends_bit_identical(tmp_path):
+    """SIGKILL at random moments, with a checkpoint after every step: many fall into a save."""
+    data = runs.write_pairs(tmp_path / "pairs.jsonl")
+    plain = runs.plain_recipe(data, checkpoint_every=1)
+    plain["stage1"]["steps"], plain["stage2"]["steps"] = 30, 10
+    config = runs.write_config(tmp_path / "config.py", plain)
+    began = time.monotonic()
+    runs.finish(runs.start(config, tmp_path / "whole"))
+    whole = time.monotonic() - began
+    rng, kills = random.Random(0), 0
+    while kills < KILLS:
+        process = runs.start(config, tmp_path / "killed")
+        time.sleep(rng.uniform(0.25, 0.9) * whole)
+        finished = process.poll() is not None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+        if finished:
+            break
+    said = runs.finish(runs.start(config, tmp_path / "killed"))
+    assert kills >= 2
+    assert "finished" in said or "resumes behind" in said
+    assert runs.model_hash(tmp_path / "killed") == runs.model_hash(tmp_path / "whole")
+    assert runs.losses(tmp_path / "killed") == runs.losses(tmp_path / "whole")
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
+    data = runs.write_pairs(tmp_path / "pairs.jsonl")
+    plain = runs.plain_recipe(data, checkpoint_every=1000)
+    plain["stage1"]["steps"] = 200
+    config = runs.write_config(tmp_path / "config.py", plain)
+    process = runs.start(config, tmp_path / "run")
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while not (metrics.exists() and process.poll() is None and _steps_said(process) >= 20):
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert "the same command goes on" in said
+    stopped = runs.losses(tmp_path / "run")[-1][1]
+    said = runs.finish(runs.start(config, tmp_path / "run"))
+    assert f"resumes behind step {stopped}" in said
+    assert [step for _, step, _ in runs.losses(tmp_path / "run")] == list(range(1, 204))
+
+
+def test_another_mesh_goes_on_with_the_same_batches(tmp_path):
+    data = runs.write_pairs(tmp_path / "pairs.jsonl")
+    plain = runs.plain_recipe(data, checkpoint_every=1)
+    config = runs.write_config(tmp_path / "config.py", plain)
+    runs.finish(runs.start(config, tmp_path / "whole"))
+    # Six steps of seven: the newest checkpoints are of the second stage.
+    runs.finish(runs.start(config, tmp_path / "moved"))
+    import shutil
+
+    for name in ("model",):
+        shutil.rmtree(tmp_path / "moved" / name)
+    for step in (7,):
+        shutil.rmtree(tmp_path / "moved" / "checkpoints" / str(step))
+    options = ["--config.mesh.data=2", "--config.mesh.fsdp=2"]
+    plain["mesh"] = {"data": -1, "fsdp": 1, "tensor": 1}
+    config = runs.write_config(tmp_path / "config.py", plain)
+    said = runs.finish(runs.start(config, tmp_path / "moved", *options, devices=4))
+    assert "resumes behind step 6" in said
+    expected, got = runs.losses(tmp_path / "whole"), runs.losses(tmp_path / "moved")
+    assert [row[:2] for row in got] == [row[:2] for row in expected]
+    assert [row[2] for row in got] == pytest.approx([row[2] for row in expected], rel=1e-5)
+
+
+def _steps_said(process) -> int:
+    """Steps in the next line that a run prints."""
+    line = process.stdout.readline()
+    if " step " not in line:
+        return 0
+    return int(line.split(" step ")[1].split("/")[0])
