@@ -47,7 +47,7 @@ BASE_SIZE = {
 
 
 def get_config(argument: str = "qwen2_7b") -> ConfigDict:
-    """The recipe; `argument`: "qwen2_7b" or "base", then perhaps a comma and a folder of mined sets.
+    """The recipe; `argument`: "qwen2_7b" or "base", then perhaps a comma and a folder.
 
     Raises:
         ValueError: it begins otherwise.

@@ -1,4 +1,4 @@
-"""Linq-Embed-Mistral: e5-mistral-7b-instruct on refined and synthetic data, tasks ordered, then mixed.
+"""Linq-Embed-Mistral: e5-mistral-7b-instruct on refined and synthetic data.
 
 Source: arXiv 2412.03223 (Linq-Embed-Mistral Technical Report).
 Known: starts from e5-mistral-7b-instruct; batches of one task ("homogeneous task ordering"), and
@@ -32,7 +32,10 @@ def get_config(mined: str = "") -> ConfigDict:
     config.name = "linq_embed_mistral"
     config.trainable.lora.update({"rank": 16, "alpha": 32.0, "dropout": 0.1})
     if mined:
-        config.stage1.sources["synthetic"] = {"data": f"{mined}/synthetic.jsonl.gz", "weight": 100.0}
+        config.stage1.sources["synthetic"] = {
+            "data": f"{mined}/synthetic.jsonl.gz",
+            "weight": 100.0,
+        }
     config.stages = ("stage1", "stage2")
     config.stage1.optimizer.learning_rate = 2e-5
     config.stage2 = config.stage1.copy_and_resolve_references()

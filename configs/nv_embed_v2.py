@@ -13,9 +13,10 @@ Expected: MTEB-56 average 72.31, retrieval 62.65 (the paper's row "two stages").
 
     nvembed train --config configs/nv_embed_v2.py:MINED --workdir run
 
-MINED is a folder with a NAME.jsonl.gz of every set below, with negatives from `nvembed mine`, and
-synthetic.jsonl.gz from `nvembed synthesize`. Without ":MINED" the sets are read as they were built
-(tfds:NAME). Retrieval and STS sets then have no negatives: enough for a trial of stage 1 only.
+MINED is a folder with a NAME.jsonl.gz of every retrieval and STS set below, with negatives from
+`nvembed mine`, and synthetic.jsonl.gz from `nvembed synthesize`. Labelled sets are read as they were
+built (tfds:NAME); they draw their negatives from other classes. Without ":MINED" all sets are read
+as built, most of the others without negatives: enough for a trial of stage 1 only.
 """
 
 from __future__ import annotations
@@ -28,20 +29,21 @@ RETRIEVAL = {
     "nq": 100, "stackexchange": 100, "squad": 87, "hover": 18, "fiqa": 5.5, "nfcorpus": 3.6,
     "mr_tydi_english": 3.5, "miracl_en": 2.9, "bioasq": 2.4, "scifact": 0.8,
 }  # fmt: skip
-NON_RETRIEVAL = {
+LABELLED = {
     "amazon_reviews": 50, "amazon_polarity": 50, "toxic_conversations": 50, "imdb": 25,
     "tweet_sentiment_extraction": 27, "emotion": 16, "mtop_domain": 16, "mtop_intent": 16,
     "massive_scenario": 12, "massive_intent": 12, "banking77": 10, "amazon_counterfactual": 4,
     "arxiv_s2s": 35, "arxiv_p2p": 35, "biorxiv_s2s": 4, "biorxiv_p2p": 4, "medrxiv_s2s": 1,
     "medrxiv_p2p": 1, "twenty_newsgroups": 11, "reddit_s2s": 50, "reddit_p2p": 50,
-    "stackexchange_s2s": 50, "stackexchange_p2p": 50, "sts12": 2, "stsb": 3,
+    "stackexchange_s2s": 50, "stackexchange_p2p": 50,
 }  # fmt: skip
+STS = {"sts12": 2, "stsb": 3}
 SYNTHETIC = {"synthetic": 120}
 
 
 def get_config(mined: str = "") -> ConfigDict:
     """The recipe; `mined`: folder of examples with hard negatives."""
-    blend = RETRIEVAL | NON_RETRIEVAL | (SYNTHETIC if mined else {})
+    blend = RETRIEVAL | LABELLED | STS | (SYNTHETIC if mined else {})
     config = ConfigDict()
     config.name = "nv_embed_v2"
     config.seed = 0
@@ -109,9 +111,11 @@ def stage(
 
 
 def sources(weights: dict[str, float], mined: str = "") -> dict[str, dict]:
-    """A source a set: MINED/NAME.jsonl.gz, or the set as built."""
-    place = f"{mined}/{{}}.jsonl.gz" if mined else "tfds:{}"
-    return {
-        name: {"data": place.format(name), "weight": float(weight)}
-        for name, weight in weights.items()
-    }
+    """A source a set: as built, or MINED/NAME.jsonl.gz."""
+    out = {}
+    for name, weight in weights.items():
+        out[name] = {"data": f"tfds:{name}", "weight": float(weight)}
+        if mined and name not in LABELLED:
+            # A file does not say that the instruction goes on both sides.
+            out[name] |= {"data": f"{mined}/{name}.jsonl.gz", "symmetric": name in STS}
+    return out

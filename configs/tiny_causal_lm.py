@@ -11,7 +11,7 @@ Expected: LOSS_LM
     nvembed train --config configs/tiny_causal_lm.py:FOLDER --workdir run_lm
 
 FOLDER holds the sets below, each a folder in the task layout (docs/data.md) or a NAME.jsonl.gz.
-Without ":FOLDER" they are read as built (tfds:NAME). --config.stage1.data=FILE.jsonl reads one file.
+Without ":FOLDER" they are read as built (tfds:NAME); --config.stage1.data=FILE.jsonl reads a file.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Source: arXiv 2405.17428 (NV-Embed, v3), sections 3 and 4, in miniature.
 Known: a causal start whose mask is removed; latent attention; stage 1 on retrieval sets with
     in-batch and hard negatives; stage 2 on a blend with classification, clustering and STS sets,
     without in-batch negatives.
-Assumed: every number; all weights are trained, without LoRA; temperature 0.05, since 0.02 makes small
-    models collapse early; sets that fit one machine.
+Assumed: every number; all weights are trained, without LoRA; temperature 0.05, since 0.02 makes
+    small models collapse early; sets that fit one machine.
 Hardware: 2 CPU cores, HOURS_TWO
 Expected: the mean over sets of docs/recipes.md rises in stage 1, and again in stage 2.
 

@@ -33,6 +33,7 @@ class SourceConfig:
         shots: in-context examples put before a query, at most (bge-en-icl): 0 to as many, drawn
             from the same source.
         limit: only the first rows; 0: all.
+        labels: how classes become examples: "examples", "texts" or "auto" (`data/labels.py`).
         group_key: JSON key that marks rows that are positives of each other.
     """
 
@@ -43,6 +44,7 @@ class SourceConfig:
     in_batch: bool | None = None
     shots: int = 0
     limit: int = 0
+    labels: str = "auto"
     group_key: str = "group"
 
 
@@ -121,7 +123,8 @@ class Blend:
         self.config, self.seed = config, seed
         self.names, self._settings = list(configs), list(configs.values())
         self._sources: list[ExampleSource] = [
-            opened[name] if opened else _open(source, cache_dir) for name, source in configs.items()
+            opened[name] if opened else _open(source, config.negatives, cache_dir)
+            for name, source in configs.items()
         ]
         self.sizes = [len(source) for source in self._sources]
         self._order = _order(config, self.sizes, [s.weight for s in self._settings], seed)
@@ -162,9 +165,15 @@ class Blend:
         return [int(i) for i in drawn if i != index]
 
 
-def _open(source: SourceConfig, cache_dir: Path | None) -> ExampleSource:
+def _open(source: SourceConfig, negatives: int, cache_dir: Path | None) -> ExampleSource:
     return open_source(
-        source.data, cache_dir=cache_dir, limit=source.limit or None, group_key=source.group_key
+        source.data,
+        cache_dir=cache_dir,
+        limit=source.limit or None,
+        group_key=source.group_key,
+        task=source.task or None,
+        labels=source.labels,
+        negatives=negatives,
     )
 
 

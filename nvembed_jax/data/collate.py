@@ -15,6 +15,8 @@ from nvembed_jax.text import instructions
 from nvembed_jax.text.packing import bucket_lengths, pad
 from nvembed_jax.text.tokenizer import Encoded, Tokenizer
 
+_EXACT = 5  # passages a row up to which a batch has as many slots as its fullest row
+
 
 class Texts(NamedTuple):
     """What one row asks the model to embed: the texts, each with prefix and suffix.
@@ -77,7 +79,7 @@ class Collator:
             for lengths, most in zip(sizes, longest, strict=True)
         )
         most = max(len(row) for row in batch.passages)
-        return query, passage, 1 if most == 1 else 1 + self.config.negatives
+        return query, passage, most if most <= _EXACT else 1 + self.config.negatives
 
     def arrays(self, batch: Collated, needs: tuple[int, int, int]) -> dict[str, Any]:
         """The fields of a `ContrastiveBatch`, on the host, at a static shape."""

@@ -1,4 +1,4 @@
-"""Recipes made small, and training examples for them."""
+"""The recipes made small, and training examples for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from nvembed_jax.config import NAMED_CONFIGS, BertConfig
 from nvembed_jax.train.config_file import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-FILES = sorted(CONFIGS.glob("*.py"))
+FILES = sorted(path.name for path in CONFIGS.glob("*.py"))
+# Variants that an argument chooses, beside the default of each file.
+VARIANTS = ("nv_embed_single_stage.py:on", "gte.py:base")
 WIDTH = 32
 ANIMALS = ("cat", "dog", "owl", "ant", "fox", "cow", "bee", "elk", "hen", "yak", "eel", "emu")
 
@@ -30,43 +32,44 @@ def write_pairs(path: Path) -> Path:
     return path
 
 
-def without_checkpoint(config: Any) -> Any:
+def without_checkpoint(file: str) -> Any:
     """The recipe with random weights of the same sizes: nothing to download."""
+    config = load_config(CONFIGS / file)
     config.model.path, config.model.tokenizer = "", "packaged"
     return config
 
 
-def small(file: str | Path, data: Path) -> Any:
+def small(file: str, data: Path) -> Any:
     """The recipe with a model 32 wide and two steps a stage, on one file; all else as it is."""
-    config = without_checkpoint(load_config(file))
+    config = without_checkpoint(file)
     sizes = {"embed_dim": WIDTH, "mlp_dim": 64, "num_layers": 2, "num_heads": 2, "vocab_size": 8192}
-    model = NAMED_CONFIGS[config.model.named]()
+    model, overrides = NAMED_CONFIGS[config.model.named](), config.model.overrides
     if not isinstance(model.backbone, BertConfig):
         sizes |= {"num_kv_heads": 1, "head_dim": 16}
-    overrides = config.model.overrides
     overrides.backbone = sizes
     if model.latent is not None:
-        overrides.latent = {
-            "num_latents": 8,
-            "latent_dim": WIDTH,
-            "num_cross_heads": 2,
-            "cross_head_dim": 16,
-        }
+        heads = {"num_cross_heads": 2, "cross_head_dim": 16}
+        overrides.latent = {"num_latents": 8, "latent_dim": WIDTH, **heads}
     if model.projections:
         overrides.projections = ({"in_dim": WIDTH, "out_dim": WIDTH},)
+        overrides.matryoshka_dims = (8, WIDTH)
+    if "compute" in config:  # on a CPU, bfloat16 doubles the time of compilation
+        config.compute.update({"dtype": "float32", "frozen_dtype": "float32"})
+    config.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
     for name in config.stages:
-        small_stage(config[name], data)
+        _small_stage(config[name], data)
     return config
 
 
-def small_stage(stage: Any, data: Path) -> None:
+def _small_stage(stage: Any, data: Path) -> None:
     """Two steps of eight short examples; in-batch negatives, losses and chunks as they are."""
     sources = stage.get("sources") or {"pairs": {}}
     stage.sources = {name: {**source, "data": str(data)} for name, source in sources.items()}
     stage.data = ""
     chunk = 8 if stage.get("chunk_size") else 0
-    stage.update({"steps": 2, "batch_size": 8, "chunk_size": chunk, "accumulate": 1})
+    parts = 2 if stage.get("accumulate", 1) > 1 else 1
+    stage.update({"steps": 2, "batch_size": 8, "chunk_size": chunk, "accumulate": parts})
     stage.update({"negatives": min(stage.negatives, 2), "length_buckets": 0})
-    stage.update({"query_length": 24, "passage_length": 24})
-    if stage.get("loss", {}).get("matryoshka_dims"):
+    stage.update({"query_length": 32, "passage_length": 32})
+    if "loss" in stage and stage.loss.get("matryoshka_dims"):
         stage.loss.matryoshka_dims = (8, WIDTH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import time
 
@@ -16,25 +17,20 @@ KILLS = 10
 def test_killed_ten_times_ends_bit_identical(tmp_path):
     """SIGKILL at random moments, with a checkpoint after every step: many fall into a save."""
     data = runs.write_pairs(tmp_path / "pairs.jsonl")
-    plain = runs.plain_recipe(data, checkpoint_every=1)
-    plain["stage1"]["steps"], plain["stage2"]["steps"] = 30, 10
+    plain = runs.plain_recipe(data, checkpoint_every=1, log_every=1)
+    plain["stage1"]["steps"], plain["stage2"]["steps"] = 40, 20
     config = runs.write_config(tmp_path / "config.py", plain)
-    began = time.monotonic()
     runs.finish(runs.start(config, tmp_path / "whole"))
-    whole = time.monotonic() - began
-    rng, kills = random.Random(0), 0
-    while kills < KILLS:
+    rng = random.Random(0)
+    for _ in range(KILLS):
         process = runs.start(config, tmp_path / "killed")
-        time.sleep(rng.uniform(0.25, 0.9) * whole)
-        finished = process.poll() is not None
+        _wait_for_steps(process, rng.randint(0, 5))
+        time.sleep(rng.uniform(0, 0.1))
+        assert process.poll() is None, "finished before all kills"
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        kills += 1
-        if finished:
-            break
     said = runs.finish(runs.start(config, tmp_path / "killed"))
-    assert kills >= 2
-    assert "finished" in said or "resumes behind" in said
+    assert "resumes behind" in said
     assert runs.model_hash(tmp_path / "killed") == runs.model_hash(tmp_path / "whole")
     assert runs.losses(tmp_path / "killed") == runs.losses(tmp_path / "whole")
 
@@ -45,9 +41,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
     plain["stage1"]["steps"] = 200
     config = runs.write_config(tmp_path / "config.py", plain)
     process = runs.start(config, tmp_path / "run")
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    while not (metrics.exists() and process.poll() is None and _steps_said(process) >= 20):
-        assert process.poll() is None
+    _wait_for_steps(process, 2)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 143
@@ -60,20 +54,13 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
 
 def test_another_mesh_goes_on_with_the_same_batches(tmp_path):
     data = runs.write_pairs(tmp_path / "pairs.jsonl")
-    plain = runs.plain_recipe(data, checkpoint_every=1)
+    plain = runs.plain_recipe(data, checkpoint_every=1, mesh={"data": -1, "fsdp": 1, "tensor": 1})
     config = runs.write_config(tmp_path / "config.py", plain)
     runs.finish(runs.start(config, tmp_path / "whole"))
-    # Six steps of seven: the newest checkpoints are of the second stage.
-    runs.finish(runs.start(config, tmp_path / "moved"))
-    import shutil
-
-    for name in ("model",):
-        shutil.rmtree(tmp_path / "moved" / name)
-    for step in (7,):
-        shutil.rmtree(tmp_path / "moved" / "checkpoints" / str(step))
+    shutil.copytree(tmp_path / "whole", tmp_path / "moved")
+    shutil.rmtree(tmp_path / "moved" / "model")
+    shutil.rmtree(tmp_path / "moved" / "checkpoints" / "7")  # six steps of seven are left
     options = ["--config.mesh.data=2", "--config.mesh.fsdp=2"]
-    plain["mesh"] = {"data": -1, "fsdp": 1, "tensor": 1}
-    config = runs.write_config(tmp_path / "config.py", plain)
     said = runs.finish(runs.start(config, tmp_path / "moved", *options, devices=4))
     assert "resumes behind step 6" in said
     expected, got = runs.losses(tmp_path / "whole"), runs.losses(tmp_path / "moved")
@@ -81,9 +68,9 @@ def test_another_mesh_goes_on_with_the_same_batches(tmp_path):
     assert [row[2] for row in got] == pytest.approx([row[2] for row in expected], rel=1e-5)
 
 
-def _steps_said(process) -> int:
-    """Steps in the next line that a run prints."""
-    line = process.stdout.readline()
-    if " step " not in line:
-        return 0
-    return int(line.split(" step ")[1].split("/")[0])
+def _wait_for_steps(process, count: int) -> None:
+    """Until a run has reported so many steps more; it reports some, or all, as it goes."""
+    while count:
+        line = process.stdout.readline()
+        assert line, "the run ended"
+        count -= " step " in line and "/" in line
