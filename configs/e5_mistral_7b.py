@@ -40,7 +40,10 @@ def get_config(mined: str = "") -> ConfigDict:
     known = config.stage2.sources
     del config.stage2
     sources = {name: known[name] for name in SETS if name in known}
-    sources["quora"] = {"data": f"{mined}/quora.jsonl.gz" if mined else "tfds:quora", "weight": 100}
+    sources["quora"] = {
+        "data": f"{mined}/quora.jsonl.gz" if mined else "tfds:quora",
+        "weight": 100.0,
+    }
     if mined:
         sources["synthetic"].weight = 500.0
     config.stage1.sources = sources

@@ -14,8 +14,8 @@ Expected: MTEB-56 average 72.31, retrieval 62.65 (the paper's row "two stages").
     nvembed train --config configs/nv_embed_v2.py:MINED --workdir run
 
 MINED is a folder with a NAME.jsonl.gz of every retrieval and STS set below, with negatives from
-`nvembed mine`, and synthetic.jsonl.gz from `nvembed synthesize`. Labelled sets are read as they were
-built (tfds:NAME); they draw their negatives from other classes. Without ":MINED" all sets are read
+`nvembed mine`, and synthetic.jsonl.gz from `nvembed synthesize`. Labelled sets are read as they are
+built (tfds:NAME): they draw their negatives from other classes. Without ":MINED" all sets are read
 as built, most of the others without negatives: enough for a trial of stage 1 only.
 """
 

@@ -49,7 +49,10 @@ def get_config(mined: str = "") -> ConfigDict:
     for name in BY_LABEL:
         sources[name].update({"in_batch": False, "labels": "texts"})
     sources["amazon_reviews"].in_batch = False
-    sources["quora"] = {"data": f"{mined}/quora.jsonl.gz" if mined else "tfds:quora", "weight": 100}
+    sources["quora"] = {
+        "data": f"{mined}/quora.jsonl.gz" if mined else "tfds:quora",
+        "weight": 100.0,
+    }
     stage = config.stage1
     stage.sources = sources
     stage.update({"steps": 1000, "batch_size": 2048, "batching": "homogeneous", "chunk_size": 256})

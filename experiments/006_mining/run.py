@@ -2,7 +2,7 @@
 costs.
 
     python experiments/006_mining/run.py mine --data FOLDER [--limit 2000] [--seeds 0 1 2]
-    python experiments/006_mining/run.py train --data FOLDER [--steps 150] [--seeds 0 1 2]
+    python experiments/006_mining/run.py train --data FOLDER [--steps 40] [--seeds 0 1 2]
 
 FOLDER holds flickr8k_captions, asset_simplification, wordnet_definitions and banking77 in the
 layout of the task folders. The teacher is the bundled all-MiniLM-L6-v2, which is also what training
@@ -111,7 +111,8 @@ def run_training(args: argparse.Namespace) -> None:
     """Retrieval of unseen captions after training with each method's negatives, same budget."""
     teacher = Embedder.from_pretrained()
     for seed in args.seeds:
-        seen, unseen = split(captions(args.data, 10**9, seed), args.held_out, seed)
+        limit = args.pictures + args.held_out
+        seen, unseen = split(captions(args.data, limit, seed), args.held_out, seed)
         if seed == args.seeds[0]:
             facts = {"half": "training", "set": seen.name, "method": "before", "seed": seed}
             save({**facts, **retrieval(teacher, unseen)}, teacher, args)
@@ -230,9 +231,10 @@ def main() -> None:
             half.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
             half.add_argument("--limit", type=int, default=2000, help="queries of a set")
         else:
-            half.add_argument("--steps", type=int, default=150)
+            half.add_argument("--pictures", type=int, default=3000, help="to mine and train on")
+            half.add_argument("--steps", type=int, default=40)
             half.add_argument("--batch-size", type=int, default=32)
-            half.add_argument("--learning-rate", type=float, default=3e-5)
+            half.add_argument("--learning-rate", type=float, default=5e-5)
             half.add_argument("--held-out", type=int, default=1500, help="test queries")
     args = parser.parse_args()
     args.run(args)

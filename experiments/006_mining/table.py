@@ -37,8 +37,11 @@ def print_mining() -> None:
     for name, methods in read("mining").items():
         first = next(iter(methods.values()))[0]
         print(f"\n**{name}**: {first['queries']:,} queries, pool of {first['pool']:,} texts\n")
-        print("| method | false negatives, % | queries with one, % | score of negatives | "
-              "of the positive | negatives a query | filtered, % |\n|---|---|---|---|---|---|---|")  # fmt: skip
+        print(
+            "| method | false negatives, % | queries with one, % | score of negatives | "
+            "of the positive | negatives a query | filtered, % |"
+        )
+        print("|---" * 7 + "|")
         for method, rows in sort(methods):
             cells = [
                 shown(rows, "false_negative_rate", 100),

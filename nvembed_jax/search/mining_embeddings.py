@@ -174,10 +174,11 @@ class Scorer:
         self, query_rows: Int[np.ndarray, " B"], depth: int
     ) -> tuple[Float[np.ndarray, "B K"], Int[np.ndarray, "B K"]]:
         """The `depth` best passages of the pool for each query: (scores, rows), best first."""
-        block = self._passage_block
+        # All queries at once: the passages are read, and sent to the device, once for them all.
+        blocks = {"query_block": len(query_rows), "passage_block": self._passage_block}
         if len(self._passages) == 1:
             pool = self._passages[0][: self.num_pool]
-            return top_k(self._queries[0][query_rows], pool, depth, passage_block=block)
+            return top_k(self._queries[0][query_rows], pool, depth, **blocks)
         joined = [q[query_rows] * w for q, w in zip(self._queries, self._weights, strict=True)]
         side_by_side = np.concatenate(joined, axis=1)
         scores = np.zeros((len(query_rows), 0), np.float32)
@@ -185,7 +186,7 @@ class Scorer:
         for start in range(0, self.num_pool, JOINED_ROWS):
             stop = min(start + JOINED_ROWS, self.num_pool)
             part = np.concatenate([p[start:stop] for p in self._passages], axis=1)
-            found = top_k(side_by_side, part, min(depth, stop - start), passage_block=block)
+            found = top_k(side_by_side, part, min(depth, stop - start), **blocks)
             scores = np.concatenate([scores, found[0]], axis=1)
             rows = np.concatenate([rows, found[1] + start], axis=1)
             best = np.argsort(-scores, axis=1, kind="stable")[:, :depth]

@@ -97,7 +97,7 @@ class MiningOptions:
     task: str | None = None
     pool_negatives: bool = False
     group_key: str = DEFAULT_GROUP_KEY
-    query_block: int = 256
+    query_block: int = 1024
     passage_block: int = PASSAGE_BLOCK
 
     def __post_init__(self) -> None:

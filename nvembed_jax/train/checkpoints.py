@@ -8,6 +8,7 @@ import errno
 import json
 import logging
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +79,21 @@ class Checkpoints:
         return self._manager.restore(step, args=args)["state"]
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints there are, newest first; broken ones are named and left out."""
+        """Steps of the checkpoints there are, newest first; broken ones are named and put aside."""
         found = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 self.facts(step)
             except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-                _logger.warning("%s: not readable (%s); left aside", self.folder / str(step), error)
+                aside = self.folder / f"broken-{step}-{uuid.uuid4().hex[:6]}"
+                _logger.warning(
+                    "%s: not readable (%s); now %s", self.folder / str(step), error, aside
+                )
+                if jax.process_index() == 0:
+                    (self.folder / str(step)).rename(aside)
             else:
                 found.append(step)
+        self._manager.reload()
         return found
 
     def preempted(self, step: int) -> bool:

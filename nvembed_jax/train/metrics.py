@@ -29,12 +29,8 @@ class MetricsLog:
     def __init__(self, workdir: Path, resumed_step: int, tensorboard: bool = False):
         self.path = workdir / "metrics.jsonl"
         _cut(self.path, resumed_step)
+        self._board = _board(workdir / "tensorboard", resumed_step + 1) if tensorboard else None
         self._file = self.path.open("a", encoding="utf-8")
-        self._board: Any = None
-        if tensorboard:
-            from tensorboardX import SummaryWriter
-
-            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_step + 1)
 
     def write(self, line: dict[str, Any]) -> None:
         """Adds the line of one step."""
@@ -66,10 +62,11 @@ class Throughput:
         self._last = time.perf_counter()
 
     def measure(self, tokens: int) -> dict[str, float]:
-        """{"tokens_per_s": ...}, and "mfu" where the peak is known."""
+        """{"tokens_per_s": ..., "seconds": ...}, and "mfu" where the peak is known."""
         now = time.perf_counter()
-        rate, self._last = tokens / max(now - self._last, 1e-9), now
-        out = {"tokens_per_s": round(rate, 1)}
+        seconds, self._last = max(now - self._last, 1e-9), now
+        rate = tokens / seconds
+        out = {"tokens_per_s": round(rate, 1), "seconds": round(seconds, 5)}
         if self.peak:
             out["mfu"] = round(rate * self.flops_per_token / self.peak, 4)
         return out
@@ -98,6 +95,16 @@ def known_peak() -> float:
     """TFLOP/s of one device of this machine; 0: not known."""
     kind = jax.devices()[0].device_kind
     return next((peak for name, peak in PEAK_TFLOPS.items() if name in kind), 0.0)
+
+
+def _board(folder: Path, purge_step: int) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise ImportError(
+            "config.tensorboard needs the package tensorboardX; pip install 'nvembed_jax[train]'"
+        ) from None
+    return SummaryWriter(str(folder), purge_step=purge_step)
 
 
 def _cut(path: Path, step: int) -> None:

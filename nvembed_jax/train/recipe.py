@@ -164,7 +164,7 @@ RESUMABLE = (
 )
 
 
-def parse_recipe(config: Mapping[str, Any]) -> Recipe:
+def parse_recipe(config: Any) -> Recipe:
     """The recipe of a ConfigDict (or a nested dict): `stages` names the keys that hold stages.
 
     Raises:

@@ -10,7 +10,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,19 @@ class Outcome:
 
 
 def train(
-    recipe: Recipe, workdir: str | Path, *, say: Say | None = None, progress: bool | None = None
+    recipe: Recipe,
+    workdir: str | Path,
+    *,
+    devices: Sequence[Any] | None = None,
+    say: Say | None = None,
+    progress: bool | None = None,
 ) -> Outcome:
     """Runs a recipe to its end, or on from the last checkpoint in `workdir`.
 
     SIGTERM and SIGINT save a checkpoint after the step at work and end the call.
 
     Args:
+        devices: the mesh is made of these; default: all there are.
         say: takes a line of report; default: standard error.
         progress: show a bar; None: where standard error is a terminal.
 
@@ -74,15 +80,16 @@ def train(
         done = sum(stage.steps for stage in recipe.stages.values())
         say(f"{workdir}: this run is finished; its model is {workdir / MODEL}")
         return Outcome(workdir / MODEL, done, done)
-    return _Run(recipe, workdir, say, progress).run()
+    mesh = make_mesh(**asdict(recipe.mesh), devices=devices)
+    return _Run(recipe, workdir, mesh, say, progress).run()
 
 
 class _Run:
     """One call of `train`."""
 
-    def __init__(self, recipe: Recipe, workdir: Path, say: Say, progress: bool | None):
-        self.recipe, self.workdir, self.say, self.progress = recipe, workdir, say, progress
-        self.mesh = make_mesh(**asdict(recipe.mesh))
+    def __init__(self, recipe: Recipe, workdir: Path, mesh: Any, say: Say, progress: bool | None):
+        self.recipe, self.workdir, self.mesh = recipe, workdir, mesh
+        self.say, self.progress = say, progress
         # All data is opened and checked before any work is done.
         self.blends = {
             name: Blend(stage, recipe.seed + number, cache_dir=workdir / "cache")

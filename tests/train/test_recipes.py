@@ -151,7 +151,7 @@ def test_single_stage_variants_differ_in_the_in_batch_negatives():
     assert (on.in_batch, on.loss.in_batch) == (True, True)
     assert (off.in_batch, off.loss.in_batch) == (False, False)
     assert (on.steps, on.sources) == (off.steps, off.sources)
-    with pytest.raises(ValueError, match=r":on or nv_embed_single_stage\.py:off"):
+    with pytest.raises(ValueError, match=r"single_stage\.py:on or :off, got 'maybe'"):
         load_config(f"{CONFIGS}/nv_embed_single_stage.py:maybe")
 
 
