@@ -170,7 +170,7 @@ def train_arm(
         "optimizer": {"learning_rate": args.learning_rate, "warmup_steps": args.steps // 10},
     }
     recipe = {"name": "mining", "seed": seed, "model": {"path": "bundled"}, "stages": ("stage1",)}
-    recipe |= {"stage1": stage, "checkpoint_every": 10**6, "log_every": 25}
+    recipe |= {"stage1": stage, "compute": {"dtype": args.dtype}, "checkpoint_every": 10**6}
     outcome = train(parse_recipe(recipe), workdir, say=lambda line: None)
     if outcome.model is None:
         raise RuntimeError("the training was stopped")
@@ -235,7 +235,8 @@ def main() -> None:
             half.add_argument("--steps", type=int, default=40)
             half.add_argument("--batch-size", type=int, default=32)
             half.add_argument("--learning-rate", type=float, default=5e-5)
-            half.add_argument("--held-out", type=int, default=1500, help="test queries")
+            half.add_argument("--dtype", default="bfloat16", help="of the computation")
+            half.add_argument("--held-out", type=int, default=1000, help="test queries")
     args = parser.parse_args()
     args.run(args)
 
