@@ -64,7 +64,7 @@ def get_config(folder: str = "") -> ConfigDict:
             "objective": "causal_lm",
             "data": "",
             "sources": sources(WEIGHTS, folder),
-            "steps": 600,
+            "steps": 500,
             "batch_size": 32,
             "negatives": 1,
             "query_length": 256,

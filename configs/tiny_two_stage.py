@@ -59,23 +59,28 @@ def get_config(folder: str = "") -> ConfigDict:
         name: {"data": place.format(name), "weight": float(weight)}
         for name, weight in NON_RETRIEVAL.items()
     }
-    config.stage1 = _stage(retrieval, steps=400, in_batch=True, rate=1e-3)
-    config.stage2 = _stage(retrieval | others, steps=200, in_batch=False, rate=5e-4)
+    config.stage1 = _stage(retrieval, steps=300, batch=48, negatives=1, length=96, rate=1e-3)
+    config.stage2 = _stage(
+        retrieval | others, steps=150, batch=32, negatives=2, length=64, rate=5e-4
+    )
+    config.stage2.in_batch = config.stage2.loss.in_batch = False
     return config
 
 
-def _stage(sources: dict[str, dict], *, steps: int, in_batch: bool, rate: float) -> ConfigDict:
+def _stage(
+    sources: dict[str, dict], *, steps: int, batch: int, negatives: int, length: int, rate: float
+) -> ConfigDict:
     return ConfigDict(
         {
             "data": "",
             "sources": sources,
             "steps": steps,
-            "batch_size": 64,
-            "negatives": 1 if in_batch else 4,
-            "query_length": 64,
-            "passage_length": 128,
-            "in_batch": in_batch,
-            "loss": {"temperature": 0.05, "in_batch": in_batch},
+            "batch_size": batch,
+            "negatives": negatives,
+            "query_length": 48,
+            "passage_length": length,
+            "in_batch": True,
+            "loss": {"temperature": 0.05, "in_batch": True},
             "optimizer": {"learning_rate": rate, "warmup_steps": 40, "weight_decay": 0.01},
         }
     )

@@ -99,7 +99,7 @@ def run_mining(args: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as folder:
             for seed in args.seeds:
                 given = SETS[name](args.data, args.limit, seed)
-                for method in METHODS:
+                for method in [m for m in METHODS if not is_done("mining", name, m, seed, args)]:
                     _, figures = mine_arm(
                         method, given, teacher, Path(folder), seed, args.negatives
                     )
@@ -113,11 +113,13 @@ def run_training(args: argparse.Namespace) -> None:
     for seed in args.seeds:
         limit = args.pictures + args.held_out
         seen, unseen = split(captions(args.data, limit, seed), args.held_out, seed)
-        if seed == args.seeds[0]:
+        if not is_done("training", seen.name, "before", seed, args):
             facts = {"half": "training", "set": seen.name, "method": "before", "seed": seed}
             save({**facts, **retrieval(teacher, unseen)}, teacher, args)
         with tempfile.TemporaryDirectory() as folder:
             for method in ("none", *METHODS, ORACLE):
+                if is_done("training", seen.name, method, seed, args):
+                    continue
                 used = "random" if method == "none" else method
                 data, figures = mine_arm(used, seen, teacher, Path(folder), seed, args.negatives)
                 negatives = 0 if method == "none" else args.negatives
@@ -202,8 +204,22 @@ def fingerprint(given: HiddenSet) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    other = ("data", "run", "sets", "seeds", "results")
+    return {key: value for key, value in vars(args).items() if key not in other}
+
+
+def is_done(half: str, name: str, method: str, seed: int, args: argparse.Namespace) -> bool:
+    """Whether the results hold this arm already: a run that was stopped goes on."""
+    path = args.results or HERE / "results.jsonl"
+    rows = map(json.loads, path.read_text("utf8").splitlines() if path.exists() else [])
+    wanted = (half, name, method, seed, settings_of(args))
+    keys = ("half", "set", "method", "seed", "settings")
+    return any(tuple(row[key] for key in keys) == wanted for row in rows)
+
+
 def save(result: dict[str, Any], teacher: Embedder, args: argparse.Namespace) -> None:
-    settings = {k: v for k, v in vars(args).items() if k not in ("data", "run", "sets", "seeds")}
+    settings = settings_of(args)
     facts = {
         "experiment": "006_mining",
         "date": datetime.date.today().isoformat(),
@@ -212,7 +228,7 @@ def save(result: dict[str, Any], teacher: Embedder, args: argparse.Namespace) ->
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
     with (args.results or HERE / "results.jsonl").open("a") as out:
-        out.write(json.dumps({**result, **facts}, default=str) + "\n")
+        out.write(json.dumps({**result, **facts}) + "\n")
     shown = {k: round(v, 4) if isinstance(v, float) else v for k, v in result.items()}
     print(json.dumps(shown), flush=True)
 

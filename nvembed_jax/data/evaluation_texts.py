@@ -102,10 +102,7 @@ def _texts_of_file(
     name: str, file: Path, splits: frozenset[str], with_corpus: bool
 ) -> Iterator[EvaluationText]:
     if file.name.lower().endswith(".txt"):
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield EvaluationText(name, f"{file}:{number}", line.strip())
+        yield from _lines(name, file)
         return
     kind = _stem(check_file(file))
     fields = _FIELDS.get(kind, _PLAIN)
@@ -128,6 +125,19 @@ def _texts_of_file(
                 yield EvaluationText(name, f"{where} {field}", text)
         if kind == "corpus" and isinstance(row.get("title"), str) and row["title"].strip():
             yield EvaluationText(name, f"{where} title, text", f"{row['title']} {row['text']}")
+
+
+def _lines(name: str, file: Path) -> Iterator[EvaluationText]:
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                text = line.decode().strip()
+            except UnicodeDecodeError:
+                raise ValueError(
+                    f"{file}:{number}: not UTF-8; convert with `iconv -t utf-8`"
+                ) from None
+            if text:
+                yield EvaluationText(name, f"{file}:{number}", text)
 
 
 def _strings(value: Any, field: str, where: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -110,9 +111,27 @@ class EmbeddingCache:
 
 
 def _opened(path: Path, done: int, shape: tuple[int, int]) -> Any:
-    if done:
-        return np.load(path, mmap_mode="r+")
-    return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    if not done:
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        _reserve(path)
+    return np.load(path, mmap_mode="r+")
+
+
+def _reserve(path: Path) -> None:
+    """Takes the room on the disk now: a full disk would kill the process in a later write."""
+    size = path.stat().st_size
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        path.unlink()
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(
+            errno.ENOSPC,
+            f"no room for the embeddings ({size:,} bytes); name another cache",
+            str(path),
+        ) from None
 
 
 def _rows_done(path: Path) -> int:

@@ -221,6 +221,7 @@ def test_bad_input_is_refused_with_its_place_and_leaves_nothing(tmp_path, tasks)
     lines(tmp_path / "list.jsonl", [{"text": 5}])
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.csv").write_text("text\n")
+    (tmp_path / "latin.txt").write_bytes(b"one\ncaf\xe9\n")
     before = sorted(os.listdir(tmp_path))
     out = tmp_path / "out.jsonl"
     for pairs, against, message in (
@@ -230,6 +231,7 @@ def test_bad_input_is_refused_with_its_place_and_leaves_nothing(tmp_path, tasks)
         (good, tmp_path / "empty", r"empty: no evaluation texts"),
         (good, tasks / "trainonly", r"trainonly: no evaluation texts"),
         (good, tmp_path / "a.csv", r"a.csv: cannot be read"),
+        (good, tmp_path / "latin.txt", r"latin.txt:2: not UTF-8"),
     ):
         with pytest.raises(ValueError, match=message):
             decontaminate(pairs, [against], out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gzip
 import hashlib
@@ -384,6 +385,18 @@ def test_a_cache_in_use_is_refused(tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ValueError, match="another run is writing"):
             run(tmp_path, many(4), Hashed(), cache=cache)
+
+
+def test_a_full_disk_is_said_before_it_kills(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OSError, match=r"no room for the embeddings \(\d+ bytes\)"):
+        run(tmp_path, many(4), Hashed())
+    assert not list(tmp_path.rglob("*.npy"))
+    monkeypatch.undo()
+    assert run(tmp_path, many(4), Hashed())[1].queries == 5
 
 
 def test_several_teachers_are_averaged_on_the_scale_of_the_first(tmp_path):
