@@ -8,7 +8,7 @@ Assumed: LoRA rank 64, alpha 32, dropout 0.1; learning rate 1e-4, 100 steps of w
     3,000 steps; 7 hard negatives; 2,048 tokens a query with its examples, 512 a passage; the sets
     of nv_embed_v2.py. The tags are ordinary pieces of Mistral's tokenizer, not three new tokens,
     and a reranker's scores are not distilled (`stage1.loss.distill_scores`, for data with scores).
-Hardware: 8 x H100 80 GB, 8 h; 8 x A100 80 GB, 24 h (estimates: docs/recipes.md).
+Hardware: 8 x H100 80 GB, 23 h; 8 x A100 80 GB, 73 h (estimates: docs/recipes.md).
 Expected: MTEB-56 average 71.67 with examples (71.24 without, second-hand).
 
     nvembed train --config configs/bge_en_icl.py:MINED --workdir run

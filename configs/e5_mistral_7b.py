@@ -7,7 +7,7 @@ Known: LoRA rank 16; causal mask, hidden state of the closing EOS; instructions 
 Assumed: temperature 0.02; LoRA alpha 32, dropout 0.1; 100 steps of warm-up; 1 hard negative;
     weights of the sets (their sizes, capped); English only. ELI5, TriviaQA, DuReader and
     T2Ranking are missing: no builders.
-Hardware: 8 x H100 80 GB, 2.5 h; 8 x A100 80 GB, 7 h (estimates: docs/recipes.md).
+Hardware: 8 x H100 80 GB, 7 h; 8 x A100 80 GB, 22 h (estimates: docs/recipes.md).
 Expected: MTEB-56 average 66.63, retrieval 56.9.
 
     nvembed train --config configs/e5_mistral_7b.py:MINED --workdir run

@@ -10,7 +10,7 @@ Assumed: temperature 0.01. gte-base: batch 16,384 of 128 tokens, 50,000 steps, l
     then batch 128 of 512 tokens, 15 hard negatives, 23,000 steps, 2e-5. The larger: batch 1,024,
     10,000 steps, 2e-5; then batch 128, 7 hard negatives, 10,000 steps, 1e-5. Public sets in place
     of 800 M pairs; all weights trained.
-Hardware: 8 x H100 80 GB, 10 h, or 3.5 h for gte-base; 8 x A100 80 GB, 31 h, or 11 h (estimates:
+Hardware: 8 x H100 80 GB, 29 h, or 11 h for gte-base; 8 x A100 80 GB, 93 h, or 33 h (estimates:
     docs/recipes.md).
 Expected: MTEB-56 average 70.24 (gte-Qwen2-7B-instruct), 62.39 (gte-base, second-hand).
 

@@ -7,7 +7,7 @@ Known: starts from e5-mistral-7b-instruct; batches of one task ("homogeneous tas
 Assumed: everything else: two stages, the first with batches of one task, the second mixed; batch
     2,048; 1,000 and 250 steps; learning rates 2e-5 and 1e-5; 7 hard negatives; temperature 0.02;
     sets as sfr_embedding_mistral.py, and synthetic examples.
-Hardware: 8 x H100 80 GB, 4.5 h; 8 x A100 80 GB, 14 h (estimates: docs/recipes.md).
+Hardware: 8 x H100 80 GB, 14 h; 8 x A100 80 GB, 43 h (estimates: docs/recipes.md).
 Expected: MTEB-56 average 68.2, retrieval 60.2.
 
     nvembed train --config configs/linq_embed_mistral.py:MINED --workdir run

@@ -3,7 +3,7 @@
 Source: arXiv 2405.17428 (NV-Embed, v3), the table of training stages.
 Known: the stages of nv_embed_v2.py in reversed order.
 Assumed: steps and learning rate stay with their stage; the rest as nv_embed_v2.py.
-Hardware: 8 x H100 80 GB, 20 h; 8 x A100 80 GB, 62 h (estimates: docs/recipes.md).
+Hardware: 8 x H100 80 GB, 59 h; 8 x A100 80 GB, 187 h (estimates: docs/recipes.md).
 Expected: MTEB-56 average 71.85, retrieval 61.91 (the paper's row "two stages reversed").
 
     nvembed train --config configs/nv_embed_reversed.py:MINED --workdir run

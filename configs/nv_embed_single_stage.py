@@ -4,7 +4,7 @@ Source: arXiv 2405.17428 (NV-Embed, v3), the table of training stages.
 Known: one stage on all sets; two variants, in-batch negatives on and off.
 Assumed: as many steps as both stages of nv_embed_v2.py together; learning rate 2e-5; the rest as
     there.
-Hardware: 8 x H100 80 GB, 20 h; 8 x A100 80 GB, 62 h (estimates: docs/recipes.md).
+Hardware: 8 x H100 80 GB, 59 h; 8 x A100 80 GB, 187 h (estimates: docs/recipes.md).
 Expected: MTEB-56 average 71.94 without in-batch negatives, 70.83 with them (classification 90.2
     and 86.6: texts of one class are no negatives of each other).
 

@@ -5,7 +5,7 @@ Known: architecture, stages and losses as nv_embed_v2.py; the sets below; hard n
     Classes are described by their label texts ("label-based"), not by examples as in v2.
 Assumed: every hyperparameter as nv_embed_v2.py; AmazonReviews, whose labels are bare numbers, is
     described by examples.
-Hardware: 8 x H100 80 GB, 20 h; 8 x A100 80 GB, 62 h (estimates: docs/recipes.md).
+Hardware: 8 x H100 80 GB, 59 h; 8 x A100 80 GB, 187 h (estimates: docs/recipes.md).
 Expected: MTEB-56 average 69.32, retrieval 59.36.
 
     nvembed train --config configs/nv_embed_v1.py:MINED --workdir run

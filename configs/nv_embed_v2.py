@@ -8,7 +8,7 @@ Known: stage 1 on retrieval sets with in-batch and hard negatives, stage 2 on a 
 Assumed: temperature 0.02; 20,000 and 18,000 steps; weight decay 0.03; linear decay; weights of the
     sets (their sizes, capped); the English parts of MIRACL and Mr.TyDi; synthetic examples in stage
     2 only. ArguAna and STS22 are missing: no training rows of them are public in a known form.
-Hardware: 8 x H100 80 GB, 20 h; 8 x A100 80 GB, 62 h (estimates: docs/recipes.md).
+Hardware: 8 x H100 80 GB, 59 h; 8 x A100 80 GB, 187 h (estimates: docs/recipes.md).
 Expected: MTEB-56 average 72.31, retrieval 62.65 (the paper's row "two stages").
 
     nvembed train --config configs/nv_embed_v2.py:MINED --workdir run

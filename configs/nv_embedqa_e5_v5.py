@@ -5,7 +5,7 @@ Known: starts from E5-large-unsupervised, 24 layers, 1,024 wide, mean pooling; p
     and "passage: "; 512 tokens; public and private question-answering sets.
 Assumed: every hyperparameter: in-batch and 4 hard negatives; temperature 0.02; batch 1,024; 3,000
     steps; learning rate 1e-5; all weights trained; sets that are public, by their sizes, capped.
-Hardware: 8 x H100 80 GB, 0.5 h; 8 x A100 80 GB, 2 h (estimates: docs/recipes.md).
+Hardware: 8 x H100 80 GB, 1.6 h; 8 x A100 80 GB, 5 h (estimates: docs/recipes.md).
 Expected: no MTEB average is published.
 
     nvembed train --config configs/nv_embedqa_e5_v5.py:MINED --workdir run

@@ -6,7 +6,7 @@ Known: Mistral-7B-v0.1 with LoRA, no causal mask, mean pooling, 512 tokens, no l
     a query, 512 a passage; positive-aware hard negatives; stages as NV-Embed's.
 Assumed: hyperparameters and sets as nv_embed_v2.py, retrieval alone in both stages; 4 hard
     negatives; instruction tokens are pooled; 10,000 steps and 5,000.
-Hardware: 8 x H100 80 GB, 4.5 h; 8 x A100 80 GB, 14 h (estimates: docs/recipes.md).
+Hardware: 8 x H100 80 GB, 13 h; 8 x A100 80 GB, 41 h (estimates: docs/recipes.md).
 Expected: no MTEB average is published; NV-Retriever-v1 reached 60.9 on MTEB retrieval.
 
     nvembed train --config configs/nv_embedqa_mistral_7b_v2.py:MINED --workdir run

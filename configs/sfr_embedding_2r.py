@@ -4,7 +4,7 @@ Source: the model card of Salesforce/SFR-Embedding-2_R.
 Known: Mistral-7B, last-token pooling, instructions as e5-mistral; training in several stages.
 Assumed: everything else, since no report was published: retrieval first, then all tasks; otherwise
     as sfr_embedding_mistral.py, with rank 16 and half the learning rate in the second stage.
-Hardware: 8 x H100 80 GB, 7.5 h; 8 x A100 80 GB, 23 h (estimates: docs/recipes.md).
+Hardware: 8 x H100 80 GB, 22 h; 8 x A100 80 GB, 69 h (estimates: docs/recipes.md).
 Expected: MTEB-56 average 70.31.
 
     nvembed train --config configs/sfr_embedding_2r.py:MINED --workdir run

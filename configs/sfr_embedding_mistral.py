@@ -8,7 +8,7 @@ Known: starts from e5-mistral-7b-instruct; batch 2,048; learning rate 1e-5, 100 
 Assumed: 1,000 steps; temperature 0.02; LoRA alpha 16, no dropout; no weight decay; weights of the
     sets (their sizes, capped); AmazonReviews, whose labels are bare numbers, is described by
     examples. DBPedia, SciDocs and StackOverflowDupQuestions are missing: no builders.
-Hardware: 8 x H100 80 GB, 4 h; 8 x A100 80 GB, 12 h (estimates: docs/recipes.md).
+Hardware: 8 x H100 80 GB, 11 h; 8 x A100 80 GB, 35 h (estimates: docs/recipes.md).
 Expected: MTEB-56 average 67.6, retrieval 59.0.
 
     nvembed train --config configs/sfr_embedding_mistral.py:MINED --workdir run

@@ -8,7 +8,7 @@ Assumed: one teacher, NV-Embed-v2 (the paper joins two); weights 10 and 200 of t
     relative-similarity loss; one dense layer of 4,096 whose leading widths are trained, in place of
     one layer a width; all weights trained from the start; batch 128; 20,000 and 10,000 steps;
     learning rates 1e-4 and 5e-5; the sets of nv_embed_v2.py.
-Hardware: 8 x H100 80 GB, 2.5 h; 8 x A100 80 GB, 7 h (estimates: docs/recipes.md), and the
+Hardware: 8 x H100 80 GB, 7 h; 8 x A100 80 GB, 22 h (estimates: docs/recipes.md), and the
     teacher's forward passes.
 Expected: MTEB-56 average 71.19 at 1,024 dimensions (the published model).
 

@@ -4,7 +4,7 @@ Source: arXiv 2405.17428 (NV-Embed, v3), section 4, in miniature.
 Known: stage 1 with in-batch and hard negatives, stage 2 without in-batch negatives.
 Assumed: every number. The model has 3 layers, 64 wide, the package's own tokenizer and random
     weights; it needs no network.
-Hardware: 2 CPU cores, 0.05 h.
+Hardware: 2 CPU cores, 3 min.
 Expected: no score; this shows that the pipeline runs, no more.
 
     nvembed train --config configs/tiny_cpu.py --workdir run \\

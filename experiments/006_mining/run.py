@@ -165,8 +165,8 @@ def train_arm(
         "steps": args.steps,
         "batch_size": args.batch_size,
         "negatives": negatives,
-        "query_length": 32,
-        "passage_length": 32,
+        "query_length": 24,
+        "passage_length": 24,
         "in_batch": True,
         "loss": {"temperature": 0.05, "in_batch": True},
         "optimizer": {"learning_rate": args.learning_rate, "warmup_steps": args.steps // 10},
@@ -250,7 +250,7 @@ def main() -> None:
             half.add_argument("--pictures", type=int, default=3000, help="to mine and train on")
             half.add_argument("--steps", type=int, default=40)
             half.add_argument("--batch-size", type=int, default=32)
-            half.add_argument("--learning-rate", type=float, default=5e-5)
+            half.add_argument("--learning-rate", type=float, default=3e-5)
             half.add_argument("--dtype", default="bfloat16", help="of the computation")
             half.add_argument("--held-out", type=int, default=1000, help="test queries")
     args = parser.parse_args()

@@ -19,6 +19,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Num
 
 from nvembed_jax.model.compute import Compute
+from nvembed_jax.model.contract import contract
 from nvembed_jax.model.masks import MaskSpec, dense_mask
 from nvembed_jax.sharding import BATCH_AXES
 
@@ -232,16 +233,14 @@ def _xla_block(q, k, v, spec, compute, start, scale, softcap, window):
     q = q.reshape(batch, queries, kv_heads, groups, head_dim).transpose(0, 2, 3, 1, 4)
     q = q.reshape(*lead, groups * queries, head_dim)
     k, v = (x.transpose(0, 2, 1, 3).reshape(*lead, -1, head_dim) for x in (k, v))
-    scores = jnp.einsum("...TH,...SH->...TS", q, k, preferred_element_type=jnp.float32) * scale
+    scores = contract("...TH,...SH->...TS", q, k, q.dtype) * scale
     if softcap is not None:
         scores = softcap * jnp.tanh(scores / softcap)
     scores = scores + bias  # exact: any score vanishes beside MASKED
     top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     weights = jnp.exp(scores - top)
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    out = jnp.einsum(
-        "...TS,...SH->...TH", weights.astype(v.dtype), v, preferred_element_type=jnp.float32
-    )
+    out = contract("...TS,...SH->...TH", weights, v, v.dtype)
     out = (out / total).astype(v.dtype).reshape(batch, kv_heads, groups, queries, head_dim)
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, queries, heads, head_dim)
 

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, Num
 
 from nvembed_jax.config import DecoderConfig
 from nvembed_jax.model.compute import Compute
+from nvembed_jax.model.contract import contract
 from nvembed_jax.sharding import batch_sharding, batch_shards
 
 
@@ -52,9 +53,8 @@ def project(
 ) -> Num[Array, "*batch F"]:
     """`x @ weight.T + bias`: operands in `dtype`, sums in float32, the result in `out_dtype` or
     `dtype`."""
-    out = jnp.einsum(
-        "...D,FD->...F", x.astype(dtype), weight.astype(dtype), preferred_element_type=jnp.float32
-    )
+    lead = "ABC"[: x.ndim - 1]
+    out = contract(f"{lead}D,FD->{lead}F", x, weight, dtype)
     if bias is not None:
         out = out + bias.astype(jnp.float32)
     return out.astype(out_dtype or dtype)
@@ -71,7 +71,7 @@ def parameter(module: nn.Module, name: str, init: Any, shape: tuple[int, ...]) -
     return value
 
 
-def split_by_rows(x: Num[Array, "B *rest"], compute: Compute) -> Num[Array, "B *rest"]:
+def split_by_rows(x: Num[Array, "B ..."], compute: Compute) -> Num[Array, "B ..."]:
     """`x` with its rows over `data` and `fsdp`, and nothing else split.
 
     Without it the compiler spreads the split of the weights (`fsdp`) to the width of activations,

@@ -1,7 +1,8 @@
 """LoRA (arXiv 2106.09685): low-rank pairs beside frozen matrices, W + scale * B A.
 
-Adapters are a parameter tree of their own, with `lora_a` [.., r, in] and `lora_b` [.., out, r] where
-the model has a `weight` [.., out, in]; laid over the model's tree, `Linear` adds their product.
+Adapters are a parameter tree of their own, with `lora_a` [.., r, in] and `lora_b` [.., out, r]
+where the model has a `weight` [.., out, in]; laid over the model's tree, `Linear` adds their
+product.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class LoraConfig:
 def init_adapters(config: LoraConfig, params: Any, key: Any) -> dict[str, Any]:
     """Pairs for the matrices of `params` (arrays or abstract); their product is zero at first.
 
-    A is uniform in ±1/sqrt(in), B zero, both float32; a name's numbers depend on it and the key only.
+    A is uniform in ±1/sqrt(in), B zero, both float32; they depend on the name and the key only.
 
     Raises:
         ValueError: a target that no matrix matches.

@@ -16,6 +16,7 @@ from nvembed_jax.batch import TokenBatch
 from nvembed_jax.config import LatentConfig, Pooling, SelfAttentionPoolingConfig
 from nvembed_jax.model.attention import attend
 from nvembed_jax.model.compute import Compute
+from nvembed_jax.model.contract import contract
 from nvembed_jax.model.layers import (
     GEGLUFeedForward,
     LayerNorm,
@@ -88,9 +89,9 @@ class CrossAttention(nn.Module):
             for part in jnp.split(kv, 2, axis=-1)
         )  # [L, N, H]
         q = q.reshape(*x.shape[:2], heads, head_dim)
-        scores = jnp.einsum("BTNH,LNH->BTNL", q, k, preferred_element_type=jnp.float32)
+        scores = contract("BTNH,LNH->BTNL", q, k, self.compute.dtype)
         weights = jax.nn.softmax(scores * head_dim**-0.5, axis=-1).astype(x.dtype)
-        out = jnp.einsum("BTNL,LNH->BTNH", weights, v, preferred_element_type=jnp.float32)
+        out = contract("BTNL,LNH->BTNH", weights, v, self.compute.dtype)
         out = out.astype(x.dtype).reshape(*x.shape[:2], inner)
         return Linear(x.shape[-1], compute=self.compute, name="to_out")(out)
 

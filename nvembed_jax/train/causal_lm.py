@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nvembed_jax.batch import TokenBatch
 from nvembed_jax.config import DecoderConfig, ModelConfig
 from nvembed_jax.model.compute import Compute
+from nvembed_jax.model.contract import contract
 from nvembed_jax.model.decoder import Decoder
 from nvembed_jax.train.step import GradFn
 
@@ -37,9 +38,7 @@ def causal_lm_grads(
         backbone = full_params(trainable, frozen, key)["backbone"]
         hidden: Any = decoder.apply({"params": backbone}, batch)
         table = backbone["embed_tokens"]["weight"]
-        logits = jnp.einsum(
-            "BTD,VD->BTV", hidden, table.astype(hidden.dtype), preferred_element_type=jnp.float32
-        )
+        logits = contract("BTD,VD->BTV", hidden, table, compute.dtype)
         return next_token_loss(logits, batch.input_ids, target_mask(batch))
 
     return lambda *args: jax.value_and_grad(loss, has_aux=True)(*args)

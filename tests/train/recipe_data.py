@@ -40,7 +40,10 @@ def without_checkpoint(file: str) -> Any:
 
 
 def small(file: str, data: Path) -> Any:
-    """The recipe with a model 32 wide and two steps a stage, on one file; all else as it is."""
+    """The recipe with a model 32 wide and two steps a stage, on one file.
+
+    Rates and ranks are the same for all: recipes that differ in these alone share their programs.
+    """
     config = without_checkpoint(file)
     sizes = {"embed_dim": WIDTH, "mlp_dim": 64, "num_layers": 2, "num_heads": 2, "vocab_size": 8192}
     model, overrides = NAMED_CONFIGS[config.model.named](), config.model.overrides
@@ -55,6 +58,8 @@ def small(file: str, data: Path) -> Any:
         overrides.matryoshka_dims = (8, WIDTH)
     if "compute" in config:  # on a CPU, bfloat16 doubles the time of compilation
         config.compute.update({"dtype": "float32", "frozen_dtype": "float32"})
+    if "trainable" in config and "lora" in config.trainable:
+        config.trainable.lora.update({"rank": 4, "alpha": 8.0, "dropout": 0.1})
     config.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
     for name in config.stages:
         _small_stage(config[name], data)
@@ -71,5 +76,6 @@ def _small_stage(stage: Any, data: Path) -> None:
     stage.update({"steps": 2, "batch_size": 8, "chunk_size": chunk, "accumulate": parts})
     stage.update({"negatives": min(stage.negatives, 2), "length_buckets": 0})
     stage.update({"query_length": 32, "passage_length": 32})
+    stage.optimizer.update({"learning_rate": 1e-3, "warmup_steps": 1, "weight_decay": 0.01})
     if "loss" in stage and stage.loss.get("matryoshka_dims"):
         stage.loss.matryoshka_dims = (8, WIDTH)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import pytest
@@ -18,11 +16,10 @@ from nvembed_jax import Embedder
 from nvembed_jax.checkpoint import store
 from nvembed_jax.data.tfds.registry import all_sets
 from nvembed_jax.model import abstract_params
-from nvembed_jax.sharding import make_mesh
 from nvembed_jax.train import trainer
 from nvembed_jax.train.config_file import load_config
 from nvembed_jax.train.planning import plan_stages, recipe_plans
-from nvembed_jax.train.recipe import Recipe, parse_recipe
+from nvembed_jax.train.recipe import parse_recipe
 from nvembed_jax.train.start import resolve_config
 
 PARTS = ("Source", "Known", "Assumed", "Hardware", "Expected")
@@ -42,17 +39,13 @@ PUBLISHED = {
 }
 
 
-def recipe_of(config: Any) -> Recipe:
-    return parse_recipe(config.to_dict())
-
-
 def header(file: str) -> str:
     return ast.get_docstring(ast.parse((CONFIGS / file).read_text("utf8"))) or ""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(tmp_path_factory):
-    """Recipes that differ in their data alone share their programs."""
+    """Recipes whose small runs compute the same share their programs."""
     options = {
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
@@ -82,10 +75,10 @@ def trained(tmp_path_factory):
         if config.get("teacher"):
             config.teacher = str(run("nv_embed_v2.py") / "model")
         done[file] = root / file.removesuffix(".py")
-        with pytest.MonkeyPatch.context() as patch:
-            one = partial(make_mesh, devices=jax.devices()[:1])
-            patch.setattr(trainer, "make_mesh", one)
-            trainer.train(recipe_of(config), done[file], say=lambda _: None, progress=False)
+        one = jax.devices()[:1]
+        trainer.train(
+            parse_recipe(config), done[file], devices=one, say=lambda _: None, progress=False
+        )
         return done[file]
 
     return run
@@ -102,7 +95,7 @@ def test_header_says_what_a_recipe_is(file: str):
 
 @pytest.mark.parametrize("file", [*FILES, *VARIANTS])
 def test_recipe_plans_memory_at_full_size(file: str):
-    recipe = recipe_of(without_checkpoint(file))
+    recipe = parse_recipe(without_checkpoint(file))
     config, _ = resolve_config(recipe)
     if file in PUBLISHED:
         params = abstract_params(config)
@@ -119,7 +112,7 @@ def test_recipe_plans_memory_at_full_size(file: str):
 def test_recipe_trains_two_steps_made_small(file: str, trained):
     workdir = trained(file)
     lines = trainer.read_metrics(workdir)
-    recipe = recipe_of(without_checkpoint(file))
+    recipe = parse_recipe(without_checkpoint(file))
     assert [line["stage"] for line in lines] == [name for name in recipe.stages for _ in range(2)]
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
     assert all(math.isfinite(line["loss"]) for line in lines)
@@ -144,7 +137,7 @@ def test_reversed_recipe_runs_stage_two_first(trained):
 
 def test_single_stage_variants_differ_in_the_in_batch_negatives():
     def stage(argument: str):
-        recipe = recipe_of(without_checkpoint(f"nv_embed_single_stage.py:{argument}"))
+        recipe = parse_recipe(without_checkpoint(f"nv_embed_single_stage.py:{argument}"))
         return recipe.stages["stage1"]
 
     on, off = stage("on"), stage("off")
@@ -172,7 +165,7 @@ def test_sources_have_builders():
     wanted = {
         source.data.removeprefix("tfds:")
         for file in FILES
-        for stage in recipe_of(without_checkpoint(file)).stages.values()
+        for stage in parse_recipe(without_checkpoint(file)).stages.values()
         for source in stage.sources.values()
     }
     assert wanted
@@ -183,7 +176,7 @@ def test_unknown_key_of_a_recipe_names_the_nearest():
     config = without_checkpoint("nv_embed_v2.py")
     config.stage1.batchsize = 64
     with pytest.raises(ValueError, match=r"stage1: .*'batchsize'.*did you mean 'batch_size'"):
-        recipe_of(config)
+        parse_recipe(config)
     with pytest.raises(ValueError, match=r"'stage1\.losss\.temperature'; did you mean"):
         load_config(CONFIGS / "nv_embed_v2.py", {"stage1.losss.temperature": "0.1"})
 
@@ -197,7 +190,7 @@ def test_options_of_the_tiny_recipe_are_the_documented_ones():
         "checkpoint_every": "2",
         "seed": "7",
     }
-    recipe = recipe_of(load_config(CONFIGS / "tiny_cpu.py", overrides))
+    recipe = parse_recipe(load_config(CONFIGS / "tiny_cpu.py", overrides))
     assert [stage.data for stage in recipe.stages.values()] == ["a.jsonl", "b.jsonl"]
     assert [stage.steps for stage in recipe.stages.values()] == [3, 4]
     assert (recipe.checkpoint_every, recipe.seed) == (2, 7)
