@@ -59,7 +59,7 @@ def init_adapters(config: LoraConfig, params: Any, key: Any) -> dict[str, Any]:
     Raises:
         ValueError: a target that no matrix matches.
     """
-    flat = flatten_dict(params, sep=".")
+    flat: dict[str, Any] = flatten_dict(params, sep=".")  # type: ignore[assignment]
     names = [name.removesuffix(".weight") for name in flat if name.endswith(".weight")]
     for target in config.targets:
         if not any(re.fullmatch(target, name) for name in names):
@@ -86,7 +86,8 @@ def with_adapters(params: Any, adapters: Any, config: LoraConfig, key: Any = Non
         key: of this step's dropout; None: no dropout (evaluation).
     """
     flat = dict(flatten_dict(params, sep="."))
-    for name, value in flatten_dict(adapters, sep=".").items():
+    pairs: dict[str, Any] = flatten_dict(adapters, sep=".")  # type: ignore[assignment]
+    for name, value in pairs.items():
         if name.endswith(".lora_b"):
             value = value * config.scale
         elif key is not None and config.dropout:
@@ -99,8 +100,8 @@ def with_adapters(params: Any, adapters: Any, config: LoraConfig, key: Any = Non
 
 def merge_adapters(params: Any, adapters: Any, config: LoraConfig) -> Any:
     """`params` with scale * B A added to the adapted matrices, in their dtype."""
-    flat = dict(flatten_dict(params, sep="."))
-    pairs = flatten_dict(adapters, sep=".")
+    flat: dict[str, Any] = dict(flatten_dict(params, sep="."))  # type: ignore[arg-type]
+    pairs: dict[str, Any] = flatten_dict(adapters, sep=".")  # type: ignore[assignment]
     for name, lora_b in pairs.items():
         if not name.endswith(".lora_b"):
             continue

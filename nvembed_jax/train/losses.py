@@ -95,8 +95,9 @@ def total_loss(
         queries, passages: unit vectors; M = B * P.
 
     Returns:
-        (loss, {"accuracy": share of queries whose positive scores highest, "positive_score": its
-        mean cosine, and each distillation part by its name}).
+        (loss, {"accuracy": share of queries whose positive beats their own negatives,
+        "positive_score": its mean cosine, "idle": share of rows without any negative, which teach
+        nothing, and each distillation part by its name}).
     """
     total, metrics = jnp.float32(0), ranking_metrics(queries, passages, batch)
     if config.contrastive:
@@ -107,6 +108,10 @@ def total_loss(
             for dim, weight in zip(dims, weights, strict=True)
         ]
         total += config.contrastive * sum(parts, jnp.float32(0)) / sum(weights)
+        alone = ~jnp.any(own_negatives(batch), axis=-1)
+        if config.in_batch:
+            alone &= ~batch.in_batch
+        metrics["idle"] = jnp.mean(alone.astype(jnp.float32))
     for name, part in _distillation(config, queries, passages, batch).items():
         metrics[name] = part
         total += getattr(config, name) * part

@@ -30,7 +30,7 @@ class MetricsLog:
         self.path = workdir / "metrics.jsonl"
         _cut(self.path, resumed_step)
         self._board = _board(workdir / "tensorboard", resumed_step + 1) if tensorboard else None
-        self._file = self.path.open("a", encoding="utf-8")
+        self._file = self.path.open("a", encoding="utf-8", buffering=1)  # a line at a time
 
     def write(self, line: dict[str, Any]) -> None:
         """Adds the line of one step."""

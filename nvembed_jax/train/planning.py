@@ -29,7 +29,8 @@ def recipe_plans(recipe: Recipe, devices: int = 0, limit: int = 0) -> Iterator[s
 
 def plan_stages(recipe: Recipe, devices: int = 0, limit: int = 0) -> dict[str, MemoryPlan]:
     """The plan of every stage that takes steps."""
-    config, _ = resolve_config(recipe)
+    # A named config says all sizes: no checkpoint is looked for.
+    config = recipe.model.resolve() if recipe.model.named else resolve_config(recipe)[0]
     trainable, frozen = abstract_start(recipe, config)
     mesh = abstract_mesh(recipe, devices)
     plans = {}

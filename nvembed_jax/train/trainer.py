@@ -220,10 +220,11 @@ class _Report:
 
     def __init__(self, run: _Run, name: str, stage: StageConfig, before: int):
         self.run, self.name, self.stage, self.before = run, name, stage, before
-        config, frozen = run.start.config, run.start.frozen
+        self.warned = False
         self.pending: list[tuple[int, Any, int, int]] = []
-        self.rate: Throughput | None = None
-        self._frozen, self._config = frozen, config
+        full = run.recipe.trainable.lora is None
+        params = saving.abstract_model(run.recipe, run.start.config)
+        self.rate = Throughput(run.start.config, params, full, run.recipe.peak_tflops)
         from tqdm.auto import tqdm
 
         self.bar = tqdm(
@@ -256,9 +257,15 @@ class _Report:
                 "it. Try a lower learning rate, or a higher temperature"
             )
         line = {"stage": self.name, "step": step, "stage_step": done, "loss": values.pop("loss")}
-        line |= {"examples": self._examples(done), **self._measure(tokens), **values}
+        line |= {"examples": self._examples(done), **self.rate.measure(tokens), **values}
         if jax.process_index() == 0:
             self.run.log.write(line)
+        if values.get("idle", 0.0) > 0 and not self.warned:
+            self.warned = True
+            self.run.say(
+                f"{self.name}: {values['idle']:.0%} of the rows of step {step} have no negatives "
+                "and teach nothing: mine some (nvembed mine), or allow in_batch ones"
+            )
         self.bar.update()
         self.bar.set_postfix(loss=f"{line['loss']:.4f}", refresh=False)
         if self.bar.disable and (done % self.run.recipe.log_every == 0 or done == self.stage.steps):
@@ -275,14 +282,6 @@ class _Report:
                 return before + done * stage.batch_size
             before += stage.steps * stage.batch_size
         return before
-
-    def _measure(self, tokens: int) -> dict[str, float]:
-        if self.rate is None:
-            run = self.run
-            full = run.recipe.trainable.lora is None
-            params = saving.abstract_model(run.recipe, run.start.config)
-            self.rate = Throughput(run.start.config, params, full, run.recipe.peak_tflops)
-        return self.rate.measure(tokens)
 
 
 class _signals:  # noqa: N801
