@@ -55,7 +55,7 @@ def _show_version(wanted: bool) -> bool:
 
 
 @app.callback(
-    help="Text embeddings with NV-Embed and its relatives in JAX: search, encode, convert."
+    help="Text embeddings with NV-Embed and its relatives in JAX: search, encode, convert, train."
 )
 def _options(
     version: Annotated[

@@ -12,7 +12,10 @@ import pytest
 from nvembed_jax.cli.main import describe
 from nvembed_jax.version import __version__
 
-COMMANDS = ("search", "encode", "info", "convert")
+COMMANDS = (
+    *("search", "encode", "info", "convert"),
+    *("train", "mine", "decontaminate", "synthesize", "evaluate"),
+)
 
 
 def process(*args: str, **kw) -> subprocess.CompletedProcess:
