@@ -310,11 +310,6 @@ def _say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def stage_names(recipe: Recipe) -> list[str]:
-    """Stages that take steps, in order."""
-    return [name for name, stage in recipe.stages.items() if stage.steps]
-
-
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
     """The lines of WORKDIR/metrics.jsonl."""
     lines = (Path(workdir) / "metrics.jsonl").read_text("utf8").splitlines()

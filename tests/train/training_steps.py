@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict
 from nvembed_jax.batch import TokenBatch
 from nvembed_jax.config import ModelConfig, from_dict, tiny, to_dict
 from nvembed_jax.model import init_params
-from nvembed_jax.model.lora import LoraConfig, init_adapters
+from nvembed_jax.model.lora import init_adapters
 from nvembed_jax.sharding import batch_sharding, make_mesh, param_shardings
 from nvembed_jax.train.program import Program
 from nvembed_jax.train.recipe import Recipe, parse_recipe
@@ -115,11 +115,6 @@ class Stepper:
 def nonzero(adapters: Any) -> Any:
     """Adapters whose product is not zero, so that a step shows all of them."""
     return jax.tree.map(lambda leaf: leaf + 0.01 * jnp.ones_like(leaf), adapters)
-
-
-def lora_everywhere() -> LoraConfig:
-    """Pairs beside all matrices of the decoder."""
-    return LoraConfig(rank=4)
 
 
 def assert_same(got: dict[str, Any], expected: dict[str, Any], tolerance: float = 1e-5) -> None:
