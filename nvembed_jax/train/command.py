@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from nvembed_jax.train.config_file import load_config, parse_overrides
 
+PACKAGES = ("grain", "ml_collections", "optax", "orbax")
 STOPPED = 143  # 128 + SIGTERM: asked to stop, and did, with everything saved
 
 
@@ -31,8 +33,10 @@ def run(
         plan_only: print the memory plan of every stage and stop; nothing is loaded.
 
     Raises:
-        ValueError, OSError, MemoryError: as `train`.
+        ImportError: the extra `train` is not installed. ValueError, OSError, MemoryError: as
+            `train`.
     """
+    _check_packages()
     if distributed:
         _join_processes()
     from nvembed_jax.train.recipe import parse_recipe
@@ -66,9 +70,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             distributed=options.distributed,
             plan_only=options.plan,
         )
-    except (ValueError, OSError, MemoryError, FloatingPointError) as error:
+    except (ImportError, ValueError, OSError, MemoryError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _check_packages() -> None:
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"training needs {', '.join(missing)}, which the lean install leaves out; "
+            "pip install 'nvembed_jax[train]'"
+        )
 
 
 def _join_processes() -> None:

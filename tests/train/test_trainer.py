@@ -15,7 +15,7 @@ import pytest
 import runs
 
 from nvembed_jax import Embedder
-from nvembed_jax.train import checkpoints, memory, trainer
+from nvembed_jax.train import checkpoints, command, memory, trainer
 from nvembed_jax.train.command import main
 from nvembed_jax.train.config_file import load_config, parse_overrides
 from nvembed_jax.train.recipe import parse_recipe
@@ -238,3 +238,11 @@ def test_the_module_is_a_command(tmp_path, data, capsys):
     assert "small, stage2: memory of a device" in capsys.readouterr().out
     assert main(["--config", str(tmp_path / "no.py"), "--workdir", str(tmp_path)]) == 1
     assert "error: no config file" in capsys.readouterr().err
+
+
+def test_a_lean_install_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "PACKAGES", ("grain", "no_such_package"))
+    assert main(["--config", "x.py", "--workdir", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "training needs no_such_package" in said
+    assert "nvembed_jax[train]" in said
