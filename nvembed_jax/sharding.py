@@ -82,6 +82,11 @@ def logical_axes(name: str, ndim: int) -> tuple[str | None, ...]:
     return (None,) * (ndim - len(own)) + own
 
 
+def is_matrix(name: str, ndim: int) -> bool:
+    """Whether the parameter `name` multiplies activations: no norm, bias or latents."""
+    return not name.endswith(".bias") and any(logical_axes(name, ndim))
+
+
 def param_spec(mesh: AnyMesh, name: str, shape: Sequence[int]) -> PartitionSpec:
     """Partition of one parameter. A dimension that its mesh axis does not divide stays whole."""
     spec = []

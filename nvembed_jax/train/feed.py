@@ -9,24 +9,22 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from nvembed_jax.batch import ContrastiveBatch, TokenBatch
 from nvembed_jax.data.blend import Blend
 from nvembed_jax.data.collate import Collated, Collator
 from nvembed_jax.sharding import batch_sharding, batch_shards
-from nvembed_jax.text.packing import TokenArrays, first_fit_decreasing, pack
+from nvembed_jax.text.packing import TokenArrays, first_fit_decreasing, pack_as_planned
 
 Teacher = Callable[[list[str], list[str]], np.ndarray]  # (prefixes, texts) -> unit vectors [N, E]
 PREFETCH = 4  # steps
 
 
 class Fed(NamedTuple):
-    """One step's input: the batch, its real tokens and its examples over all processes."""
+    """One step's input: the batch, and its real tokens over all processes."""
 
     batch: Any
     tokens: int
-    examples: int
 
 
 class Feed:
@@ -73,7 +71,7 @@ class Feed:
         }
         tokens = int(sum(arrays[name].attention_mask.sum() for name in ("queries", "passages")))
         fields |= {name: TokenBatch(*fields[name]) for name in ("queries", "passages")}
-        return Fed(ContrastiveBatch(**fields), _total(tokens), count)
+        return Fed(ContrastiveBatch(**fields), _total(tokens))
 
     def _taught(self, collated: Collated, per_row: int) -> dict[str, np.ndarray]:
         texts = collated.texts
@@ -98,15 +96,14 @@ class TextFeed(Feed):
         if jax.process_count() > 1:
             raise ValueError("causal_lm trains in one process; use contrastive stages on several")
         sizes = np.asarray([len(e.input_ids) for e in encoded])
-        rows = int(first_fit_decreasing(sizes, length)[0].max()) + 1
+        row, start = first_fit_decreasing(sizes, length)
         step = int(np.lcm(8, shards))
-        arrays = pack(
-            encoded, length, self.collator.tokenizer.pad_id,
-            rows=-(-rows // step) * step, num_texts=len(encoded),
-        )  # fmt: skip
+        rows = -(-(int(row.max()) + 1) // step) * step
+        pad_id = self.collator.tokenizer.pad_id
+        arrays = pack_as_planned(encoded, row, start, length, rows, pad_id)
         tokens = int(arrays.attention_mask.sum())
         batch = TokenBatch(*jax.device_put(arrays[:5], batch_sharding(self.mesh)), num_texts=None)
-        return Fed(batch, tokens, self.blend.config.batch_size)
+        return Fed(batch, tokens)
 
 
 def _local_rows(mesh: Any, count: int) -> list[int]:
@@ -122,8 +119,7 @@ def _globally(value: Any, mesh: Any, count: int, local: list[int]) -> Any:
         return tuple(
             None if part is None else _globally(part, mesh, count, local) for part in value
         )
-    sharding = NamedSharding(mesh, PartitionSpec(*batch_sharding(mesh).spec))
-    shape = (count, *value.shape[1:])
+    sharding, shape = batch_sharding(mesh), (count, *value.shape[1:])
     if len(value) == count:
         return jax.device_put(value, sharding)
     per_row = len(value) // len(local)

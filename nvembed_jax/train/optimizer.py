@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nvembed_jax.sharding import logical_axes
+from nvembed_jax.sharding import is_matrix
 
 OPTIMIZERS = ("adamw", "adafactor", "lion", "sgd")
 SCHEDULES = ("linear", "cosine", "constant")
@@ -93,10 +93,8 @@ def decayed(params: Any) -> Any:
     """Which leaves weight decay applies to: matrices by name."""
     import jax
 
-    def is_matrix(path: Any, leaf: Any) -> bool:
+    def decays(path: Any, leaf: Any) -> bool:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        return any(
-            axis is not None for axis in logical_axes(name, leaf.ndim)
-        ) and not name.endswith(".bias")
+        return is_matrix(name, leaf.ndim)
 
-    return jax.tree_util.tree_map_with_path(is_matrix, params)
+    return jax.tree_util.tree_map_with_path(decays, params)

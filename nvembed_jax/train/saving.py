@@ -11,16 +11,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from nvembed_jax.checkpoint.store import save_model
-from nvembed_jax.config import ModelConfig
-from nvembed_jax.model import abstract_params
 from nvembed_jax.train.recipe import Recipe
 from nvembed_jax.train.start import Start
 from nvembed_jax.train.trainable import merged_params
-
-
-def abstract_model(recipe: Recipe, config: ModelConfig) -> Any:
-    """Shapes of the model's plain parameters."""
-    return abstract_params(config, jnp.dtype(recipe.compute.resolve().dtype))
 
 
 def save_trained(folder: Path, recipe: Recipe, start: Start, trainable: Any) -> None:
@@ -30,7 +23,7 @@ def save_trained(folder: Path, recipe: Recipe, start: Start, trainable: Any) -> 
     if jax.process_count() > 1:
         params = _gathered(params)
     if jax.process_index() == 0:
-        files = {name: bytes(data) for name, data in _tokenizer_files(start).items()}
+        files = {path.name: path.read_bytes() for path in start.tokenizer.files}
         dtype = jnp.dtype(recipe.compute.resolve().dtype).name
         folder.parent.mkdir(parents=True, exist_ok=True)
         save_model(folder, start.config, params, tokenizer_files=files, dtype=dtype, overwrite=True)
@@ -50,8 +43,3 @@ def _gathered(params: Any) -> dict[str, Any]:
         for name, leaf in flat.items()
     }
     return unflatten_dict(whole, sep=".")
-
-
-def _tokenizer_files(start: Start) -> dict[str, Any]:
-    files = start.tokenizer.files
-    return {path.name: path.read_bytes() for path in files}

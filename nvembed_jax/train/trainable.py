@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from nvembed_jax.model.lora import LoraConfig, init_adapters, merge_adapters, with_adapters
-from nvembed_jax.sharding import logical_axes
+from nvembed_jax.sharding import is_matrix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,5 +99,4 @@ def merge_trees(*trees: Any) -> dict[str, Any]:
 
 def _cast(path: Any, leaf: Any, dtype: Any) -> Any:
     name = jax.tree_util.keystr(path, simple=True, separator=".")
-    is_matrix = not name.endswith(".bias") and any(logical_axes(name, leaf.ndim))
-    return leaf.astype(dtype) if is_matrix else leaf
+    return leaf.astype(dtype) if is_matrix(name, leaf.ndim) else leaf

@@ -6,7 +6,6 @@ WORKDIR holds recipe.json, checkpoints/, metrics.jsonl and at the end model/, a 
 from __future__ import annotations
 
 import json
-import logging
 import signal
 import sys
 import threading
@@ -20,6 +19,7 @@ import numpy as np
 
 from nvembed_jax.data.blend import Blend
 from nvembed_jax.data.collate import Collator
+from nvembed_jax.model import abstract_params
 from nvembed_jax.runtime import enable_compilation_cache
 from nvembed_jax.sharding import make_mesh
 from nvembed_jax.train import saving
@@ -33,7 +33,6 @@ from nvembed_jax.train.start import Start, load_start
 from nvembed_jax.train.teacher import load_teacher
 from nvembed_jax.train.workdir import MODEL, check_data, check_tokens, open_workdir, token_facts
 
-_logger = logging.getLogger(__name__)
 Say = Callable[[str], None]
 
 
@@ -119,7 +118,8 @@ class _Run:
                         last = self._stage(name, stage, blend, trainable, before)
                         trainable = last.trainable
                     elif resumed == before + stage.steps:
-                        trainable = self._restored(name, stage, blend, trainable).trainable
+                        program = Program(self.recipe, stage, self.start.config, self.mesh)
+                        trainable = self._restored(name, blend, program, trainable).trainable
                     before += stage.steps
                     if self.stop.is_set():
                         break
@@ -140,7 +140,7 @@ class _Run:
         program = Program(self.recipe, stage, self.start.config, self.mesh)
         self._show_plan(name, program, trainable)
         if self.step > before:
-            state = self._restored(name, stage, blend, trainable)
+            state = self._restored(name, blend, program, trainable)
         else:
             state = program.init_state(trainable)
         feed = self._feed(stage, blend)
@@ -163,7 +163,7 @@ class _Run:
             fed = next(batches)
             state, metrics = program(state, self.start.frozen, fed.batch)
             self.step = before + done
-            report.add(done, metrics, fed.tokens, fed.examples)
+            report.add(done, metrics, fed.tokens)
             stopping = self.stop.is_set() or self.checkpoints.preempted(self.step)
             if stopping or done == stage.steps or self.step % self.recipe.checkpoint_every == 0:
                 report.drain()
@@ -188,10 +188,9 @@ class _Run:
             raise ValueError("this stage distils embeddings; give config.teacher, a model's folder")
         return Feed(blend, collator, self.mesh, self.teacher if wanted else None)
 
-    def _restored(self, name: str, stage: StageConfig, blend: Blend, trainable: Any) -> Any:
+    def _restored(self, name: str, blend: Blend, program: Program, trainable: Any) -> Any:
         facts = self.checkpoints.facts(self.step)
         check_data(facts, name, blend.fingerprint, self.start.fingerprint, self.workdir)
-        program = Program(self.recipe, stage, self.start.config, self.mesh)
         return self.checkpoints.restore(self.step, program.abstract_state(trainable))
 
     def _save(self, state: Any, done: int, *, wait: bool) -> None:
@@ -220,10 +219,13 @@ class _Report:
 
     def __init__(self, run: _Run, name: str, stage: StageConfig, before: int):
         self.run, self.name, self.stage, self.before = run, name, stage, before
+        names = list(run.recipe.stages)
+        earlier = [run.recipe.stages[other] for other in names[: names.index(name)]]
+        self.examples = sum(other.steps * other.batch_size for other in earlier)
         self.warned = False
-        self.pending: list[tuple[int, Any, int, int]] = []
+        self.pending: list[tuple[int, Any, int]] = []
         full = run.recipe.trainable.lora is None
-        params = saving.abstract_model(run.recipe, run.start.config)
+        params = abstract_params(run.start.config)
         self.rate = Throughput(run.start.config, params, full, run.recipe.peak_tflops)
         from tqdm.auto import tqdm
 
@@ -232,9 +234,9 @@ class _Report:
             disable=None if run.progress is None else not run.progress, file=sys.stderr,
         )  # fmt: skip
 
-    def add(self, done: int, metrics: Any, tokens: int, examples: int) -> None:
+    def add(self, done: int, metrics: Any, tokens: int) -> None:
         """Takes a step that was started; reports the one before it."""
-        self.pending.append((done, metrics, tokens, examples))
+        self.pending.append((done, metrics, tokens))
         if len(self.pending) > 1:
             self._write(*self.pending.pop(0))
 
@@ -248,7 +250,7 @@ class _Report:
         self.drain()
         self.bar.close()
 
-    def _write(self, done: int, metrics: Any, tokens: int, examples: int) -> None:
+    def _write(self, done: int, metrics: Any, tokens: int) -> None:
         values = {key: float(value) for key, value in jax.device_get(metrics).items()}
         step = self.before + done
         if not np.isfinite(values["loss"]):
@@ -257,7 +259,11 @@ class _Report:
                 "it. Try a lower learning rate, or a higher temperature"
             )
         line = {"stage": self.name, "step": step, "stage_step": done, "loss": values.pop("loss")}
-        line |= {"examples": self._examples(done), **self.rate.measure(tokens), **values}
+        line |= {
+            "examples": self.examples + done * self.stage.batch_size,
+            **self.rate.measure(tokens),
+            **values,
+        }
         if jax.process_index() == 0:
             self.run.log.write(line)
         if values.get("idle", 0.0) > 0 and not self.warned:
@@ -273,15 +279,6 @@ class _Report:
                 f"{self.name} step {done}/{self.stage.steps}  loss {line['loss']:.4f}  "
                 f"{line['tokens_per_s']:,.0f} tokens/s"
             )
-
-    def _examples(self, done: int) -> int:
-        """Examples of the run up to this step."""
-        before = 0
-        for name, stage in self.run.recipe.stages.items():
-            if name == self.name:
-                return before + done * stage.batch_size
-            before += stage.steps * stage.batch_size
-        return before
 
 
 class _signals:  # noqa: N801
