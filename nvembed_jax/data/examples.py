@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -22,8 +20,7 @@ from nvembed_jax.data.example_rows import (
     example_to_json,
     parse_example,
 )
-from nvembed_jax.data.row_file import RowFile, check_name, is_gzip, read_rows
-from nvembed_jax.data.writers import PendingFile
+from nvembed_jax.data.row_file import RowFile, check_name, read_rows, row_writer
 
 __all__ = [
     "DEFAULT_GROUP_KEY",
@@ -67,18 +64,11 @@ def read_examples(path: str | Path, *, group_key: str = DEFAULT_GROUP_KEY) -> It
 
 def write_examples(path: str | Path, examples: Iterable[Example]) -> int:
     """Writes examples as JSONL (gzipped by the name) and returns how many; whole or not at all."""
-    path = check_name(path)
-    pending, count = PendingFile(path), 0
-    gzipped = gzip.GzipFile("", "wb", 6, pending.file, mtime=0) if is_gzip(path) else None
-    try:
-        with gzipped or nullcontext(pending.file) as out:
-            for example in examples:
-                line = json.dumps(example_to_json(example), ensure_ascii=False) + "\n"
-                out.write(line.encode())
-                count += 1
-        pending.commit()
-    finally:
-        pending.discard()
+    count = 0
+    with row_writer(check_name(path)) as write:
+        for example in examples:
+            write(example_to_json(example))
+            count += 1
     return count
 
 

@@ -12,7 +12,7 @@ import weakref
 import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -168,6 +168,22 @@ def check_file(path: str | Path) -> Path:
     if not check_name(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
     return Path(path)
+
+
+@contextmanager
+def row_writer(path: Path) -> Iterator[Callable[[dict[str, Any]], Any]]:
+    """A function that writes a row as a line of JSON, gzipped by the file's name.
+
+    The file is there, whole, when the block ends without an error, and else not at all.
+    """
+    pending = PendingFile(path)
+    gzipped = gzip.GzipFile("", "wb", 6, pending.file, mtime=0) if is_gzip(path) else None
+    try:
+        with gzipped or nullcontext(pending.file) as file:
+            yield lambda row: file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+        pending.commit()
+    finally:
+        pending.discard()
 
 
 def is_gzip(path: Path) -> bool:

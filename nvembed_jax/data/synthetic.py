@@ -29,7 +29,7 @@ from nvembed_jax.data.synthetic_prompts import (
     draw_attributes,
     example_prompt,
 )
-from nvembed_jax.data.writers import PendingFile
+from nvembed_jax.data.writers import PendingFile, write_text
 from nvembed_jax.runtime import progress_bar
 
 SOURCE = "synthetic"
@@ -296,10 +296,5 @@ def _example_id(kind: str, number: int) -> str:
 
 
 def _write_report(path: Path, report: SyntheticReport, settings: dict[str, Any]) -> None:
-    pending = PendingFile(path)
-    try:
-        text = json.dumps({**vars(report), "settings": settings}, ensure_ascii=False, indent=2)
-        pending.file.write((text + "\n").encode())
-        pending.commit()
-    finally:
-        pending.discard()
+    text = json.dumps({**vars(report), "settings": settings}, ensure_ascii=False, indent=2)
+    write_text(path, text + "\n")

@@ -53,6 +53,16 @@ class PendingFile:
         Path(self._temporary).unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole, in place of what stood there, or leaves that as it was."""
+    pending = PendingFile(path)
+    try:
+        pending.file.write(text.encode())
+        pending.commit()
+    finally:
+        pending.discard()
+
+
 class EmbeddingWriter:
     """Takes blocks of (ids, embeddings [N, D]); `close` finishes the file, `abort` leaves none.
 

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int, Num
 
 from nvembed_jax.model.compute import Compute
 from nvembed_jax.model.contract import contract
+from nvembed_jax.model.layers import recomputed
 from nvembed_jax.model.masks import MaskSpec, dense_mask
 from nvembed_jax.sharding import BATCH_AXES
 
@@ -196,8 +197,9 @@ def _device(mesh: Any) -> tuple[str, float]:
 def _xla(q, k, v, spec, compute, scale, softcap, window):
     batch, length, heads, _ = q.shape
     limit = max(MIN_BLOCK, BLOCK_SCORES // (batch * heads * length))
-    if length <= limit:
-        return _xla_block(q, k, v, spec, compute, 0, scale, softcap, window)
+    if length <= limit:  # the backward pass computes scores again: they are not kept
+        rest = (spec, compute, 0, scale, softcap, window)
+        return recomputed(lambda q, k, v: _xla_block(q, k, v, *rest), q, k, v)
     blocks = -(-length // limit)
     size = -(-length // blocks)  # even blocks: less than `blocks` padded queries
     padded = _pad(q, 1, blocks * size)

@@ -16,6 +16,7 @@ from nvembed_jax.model.layers import (
     Embedding,
     LayerNorm,
     Linear,
+    recomputed,
     rematerialized,
     scanned,
     split_by_rows,
@@ -92,7 +93,8 @@ class BertMLP(nn.Module):
     @nn.compact
     def __call__(self, x: Num[Array, "B T D"]) -> Num[Array, "B T D"]:
         hidden = Linear(self.config.mlp_dim, use_bias=True, compute=self.compute, name="up_proj")(x)
-        hidden = ACTIVATIONS[self.config.activation](hidden.astype(jnp.float32)).astype(x.dtype)
+        act = ACTIVATIONS[self.config.activation]
+        hidden = recomputed(lambda h: act(h.astype(jnp.float32)).astype(x.dtype), hidden)
         return Linear(self.config.embed_dim, use_bias=True, compute=self.compute, name="down_proj")(
             hidden
         )

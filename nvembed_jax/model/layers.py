@@ -108,8 +108,17 @@ def scanned(layer: type[nn.Module], compute: Compute, length: int, in_axes: Any)
         split_rngs={"params": True},
         in_axes=in_axes,
         length=length,
-        unroll=compute.unroll,
+        unroll=min(compute.unroll, length),
     )
+
+
+def recomputed(function: Any, *args: Any) -> Any:
+    """`function(*args)`, of which the backward pass keeps the arguments only.
+
+    For what costs memory traffic and next to no arithmetic: norms, activations, attention weights.
+    Their float32 intermediates would be several times the size of what they are made from.
+    """
+    return jax.checkpoint(function, prevent_cse=False)(*args)
 
 
 class Linear(nn.Module):
@@ -167,9 +176,13 @@ class RMSNorm(nn.Module):
         weight = parameter(
             self, "weight", nn.initializers.constant(1.0 - self.offset), (x.shape[-1],)
         )
-        value = x.astype(jnp.float32)
-        value = value * jax.lax.rsqrt(jnp.mean(value * value, -1, keepdims=True) + self.eps)
-        return (value * (weight.astype(jnp.float32) + self.offset)).astype(x.dtype)
+
+        def normed(x: Any, weight: Any) -> Any:
+            value = x.astype(jnp.float32)
+            value = value * jax.lax.rsqrt(jnp.mean(value * value, -1, keepdims=True) + self.eps)
+            return (value * (weight.astype(jnp.float32) + self.offset)).astype(x.dtype)
+
+        return recomputed(normed, x, weight)
 
 
 def standardize(x: Num[Array, "*batch D"], eps: float) -> Float[Array, "*batch D"]:
@@ -188,7 +201,11 @@ class LayerNorm(nn.Module):
     def __call__(self, x: Num[Array, "*batch D"]) -> Num[Array, "*batch D"]:
         weight = parameter(self, "weight", nn.initializers.ones, (x.shape[-1],)).astype(jnp.float32)
         bias = parameter(self, "bias", nn.initializers.zeros, (x.shape[-1],)).astype(jnp.float32)
-        return (standardize(x, self.eps) * weight + bias).astype(x.dtype)
+
+        def normed(x: Any, weight: Any, bias: Any) -> Any:
+            return (standardize(x, self.eps) * weight + bias).astype(x.dtype)
+
+        return recomputed(normed, x, weight, bias)
 
 
 def rotary_table(
@@ -222,7 +239,11 @@ class GatedMLP(nn.Module):
         act = ACTIVATIONS[config.activation]
         gate = Linear(config.mlp_dim, compute=compute, name="gate_proj")(x)
         up = Linear(config.mlp_dim, compute=compute, name="up_proj")(x)
-        hidden = (act(gate.astype(jnp.float32)) * up.astype(jnp.float32)).astype(compute.dtype)
+
+        def gated(gate: Any, up: Any) -> Any:
+            return (act(gate.astype(jnp.float32)) * up.astype(jnp.float32)).astype(compute.dtype)
+
+        hidden = recomputed(gated, gate, up)
         return Linear(config.embed_dim, compute=compute, name="down_proj")(hidden)
 
 
@@ -244,4 +265,6 @@ class GEGLUFeedForward(nn.Module):
         width = x.shape[-1] * self.multiplier
         hidden = LayerNorm(self.eps, name="norm")(x)
         hidden = Linear(2 * width, use_bias=True, compute=self.compute, name="up")(hidden)
-        return Linear(x.shape[-1], use_bias=True, compute=self.compute, name="down")(geglu(hidden))
+        return Linear(x.shape[-1], use_bias=True, compute=self.compute, name="down")(
+            recomputed(geglu, hidden)
+        )

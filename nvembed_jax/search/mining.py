@@ -7,12 +7,10 @@ run goes on.
 
 from __future__ import annotations
 
-import gzip
 import itertools
-import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 
 from nvembed_jax.data.examples import Example
 from nvembed_jax.data.identity import text_key
-from nvembed_jax.data.row_file import check_name, is_gzip
+from nvembed_jax.data.row_file import check_name, row_writer
 from nvembed_jax.data.writers import PendingFile
 from nvembed_jax.runtime import progress_bar
 from nvembed_jax.search.mining_embeddings import EmbeddingCache, Scorer, Teacher
@@ -242,24 +240,17 @@ def _write(
 ) -> MiningReport:
     total = MiningReport(pool=index.num_pool, wanted=options.negatives, replaced=index.replaced)
     rows = read_pairs(path, group_key=options.group_key)
-    pending = PendingFile(out)
-    zipped = gzip.GzipFile("", "wb", 6, pending.file, mtime=0) if is_gzip(out) else None
-    try:
-        with (
-            zipped or nullcontext(pending.file) as file,
-            progress_bar(len(index.query_rows), show_progress_bar, "query") as bar,
-        ):
-            units = _units(rows, index, options)
-            while block := list(itertools.islice(units, options.query_block)):
-                mined, seen = mine_units(block, index, scorer, options)
-                for unit, result in zip(block, mined, strict=True):
-                    row = _output_row(unit, result, index, options.group_key)
-                    file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
-                _add(total, seen, mined)
-                bar.update(block[-1].line + 1 - bar.n)
-        pending.commit()
-    finally:
-        pending.discard()
+    with (
+        row_writer(out) as write,
+        progress_bar(len(index.query_rows), show_progress_bar, "query") as bar,
+    ):
+        units = _units(rows, index, options)
+        while block := list(itertools.islice(units, options.query_block)):
+            mined, seen = mine_units(block, index, scorer, options)
+            for unit, result in zip(block, mined, strict=True):
+                write(_output_row(unit, result, index, options.group_key))
+            _add(total, seen, mined)
+            bar.update(block[-1].line + 1 - bar.n)
     return total
 
 

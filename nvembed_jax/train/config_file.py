@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import difflib
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -62,26 +63,64 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, str]:
 def override(config: Any, key: str, value: str) -> None:
     """Sets `config`'s dotted `key` to `value`, read as the type that stands there.
 
+    A key that the config leaves out, but recipes have, is added to it.
+
     Raises:
         ValueError: no such key, or a value of another type.
     """
-    node, parts = config, key.split(".")
+    node, parts, old = config, key.split("."), None
     for depth, part in enumerate(parts):
-        if not hasattr(node, "keys") or part not in node:
+        known = _recipe_keys(config, parts[:depth])
+        given = hasattr(node, "keys") and part in node
+        if not given and (not hasattr(node, "keys") or part not in known):
             raise ValueError(_unknown(config, node, parts, depth))
+        old = node[part] if given else known[part]
         if depth < len(parts) - 1:
+            if not given:
+                _unlocked(node)[part] = type(config)()
             node = node[part]
-    old = node[parts[-1]]
-    if hasattr(old, "keys"):
-        inner = ", ".join(f"{key}.{name}" for name in old)
-        raise ValueError(f"config.{key} holds several values; set one of {inner}")
-    node.unlock() if hasattr(node, "unlock") else None
-    node[parts[-1]] = _typed(key, value, old)
+    inner: Any = vars(old) if dataclasses.is_dataclass(old) else old
+    if hasattr(inner, "keys"):
+        names = ", ".join(f"{key}.{name}" for name in inner)
+        raise ValueError(f"config.{key} holds several values; set one of {names}")
+    _unlocked(node)[parts[-1]] = _typed(key, value, old)
+
+
+def _unlocked(node: Any) -> Any:
+    if hasattr(node, "unlock"):
+        node.unlock()
+    return node
+
+
+def _recipe_keys(config: Any, parts: Sequence[str]) -> dict[str, Any]:
+    """What recipes have below a dotted key, with defaults; {} where they have no such key."""
+    from nvembed_jax.train.recipe import Recipe, SourceConfig, StageConfig
+
+    stages = config.get("stages") or [name for name in config if name.startswith("stage")]
+    kind, rest = (StageConfig, parts[1:]) if parts and parts[0] in stages else (Recipe, parts)
+    if kind is StageConfig and len(rest) == 2 and rest[0] == "sources":
+        kind, rest = SourceConfig, ()
+    for part in rest:
+        kind = type(_defaults(kind).get(part))
+    return _defaults(kind) if dataclasses.is_dataclass(kind) else {}
+
+
+def _defaults(kind: Any) -> dict[str, Any]:
+    if not dataclasses.is_dataclass(kind):
+        return {}
+    return {
+        field.name: field.default_factory()
+        if field.default_factory is not dataclasses.MISSING
+        else field.default
+        for field in dataclasses.fields(kind)
+        if (field.default, field.default_factory) != (dataclasses.MISSING,) * 2
+    }
 
 
 def _unknown(config: Any, node: Any, parts: Sequence[str], depth: int) -> str:
     key = ".".join(parts)
     here = list(node) if hasattr(node, "keys") else []
+    here += [name for name in _recipe_keys(config, parts[:depth]) if name not in here]
     near = difflib.get_close_matches(parts[depth], here, n=3, cutoff=0.5)
     everywhere = difflib.get_close_matches(key, list(_keys(config)), n=3, cutoff=0.6)
     names = [".".join([*parts[:depth], name]) for name in near] or everywhere

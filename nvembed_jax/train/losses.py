@@ -7,7 +7,9 @@ batch the scores are of the global batch: in-batch negatives span all devices.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -35,8 +37,9 @@ class LossConfig:
         symmetric: also from each positive to all queries; the mean of both directions.
         gte: all four blocks (query-passage, query-query, passage-query, passage-passage) in one
             denominator (GTE, arXiv 2308.03281).
-        matryoshka_dims: the loss is the mean over these leading widths too, renormalised, weighted
-            by `matryoshka_weights` (default: equal); () is the full width only.
+        matryoshka_dims: the loss is the mean over these leading widths, renormalised, weighted by
+            `matryoshka_weights` (default: equal); () is the full width only. All parts but
+            `distill_cosine`, which compares whole embeddings.
         contrastive, distill_cosine, distill_similarity, distill_scores: weights of the parts:
             InfoNCE; 1 - cosine to the teacher's embedding; squared error of the pairwise
             similarities within the batch; KL divergence to the teacher's scores of a query's own
@@ -101,13 +104,11 @@ def total_loss(
     """
     total, metrics = jnp.float32(0), ranking_metrics(queries, passages, batch)
     if config.contrastive:
-        dims = config.matryoshka_dims or (queries.shape[-1],)
-        weights = config.matryoshka_weights or (1.0,) * len(dims)
-        parts = [
-            weight * info_nce(config, _leading(queries, dim), _leading(passages, dim), batch)
-            for dim, weight in zip(dims, weights, strict=True)
-        ]
-        total += config.contrastive * sum(parts, jnp.float32(0)) / sum(weights)
+
+        def contrastive(queries: Any, passages: Any) -> Any:
+            return info_nce(config, queries, passages, batch)
+
+        total += config.contrastive * _over_widths(config, contrastive, queries, passages)
         alone = ~jnp.any(own_negatives(batch), axis=-1)
         if config.in_batch:
             alone &= ~batch.in_batch
@@ -260,19 +261,22 @@ def _distillation(
     config: LossConfig, queries: Any, passages: Any, batch: ContrastiveBatch
 ) -> dict[str, Any]:
     parts: dict[str, Any] = {}
+    embedded = (batch.teacher_queries, batch.teacher_passages)
     if config.distill_cosine or config.distill_similarity:
-        pairs = ((queries, batch.teacher_queries), (passages, batch.teacher_passages))
-        if any(teacher is None for _, teacher in pairs):
+        if any(teacher is None for teacher in embedded):
             raise ValueError("this loss compares with a teacher's embeddings; name a teacher model")
         present = (jnp.ones(len(queries)), batch.passage_mask.reshape(-1).astype(jnp.float32))
-        for name, part in (
-            ("distill_cosine", distill_cosine),
-            ("distill_similarity", distill_similarity),
-        ):
-            if getattr(config, name):
-                rows = [part(own, teacher) for own, teacher in pairs]
-                total = sum(jnp.sum(r * w) for r, w in zip(rows, present, strict=True))
-                parts[name] = total / sum(jnp.sum(w) for w in present)
+
+        def compared(part: Callable[[Any, Any], Any], *student: Any) -> Any:
+            rows = [part(own, theirs) for own, theirs in zip(student, embedded, strict=True)]
+            total = sum(jnp.sum(r * w) for r, w in zip(rows, present, strict=True))
+            return total / sum(jnp.sum(w) for w in present)
+
+        if config.distill_cosine:
+            parts["distill_cosine"] = compared(distill_cosine, queries, passages)
+        if config.distill_similarity:
+            similar = partial(compared, distill_similarity)
+            parts["distill_similarity"] = _over_widths(config, similar, queries, passages)
     if config.distill_scores:
         teacher = batch.teacher_scores
         if teacher is None and batch.teacher_queries is not None:
@@ -281,9 +285,24 @@ def _distillation(
             raise ValueError(
                 "distill_scores needs positive_score and negative_scores in the data, or a teacher"
             )
-        rows = distill_scores(config, own_scores(queries, passages), teacher, own_candidates(batch))
-        parts["distill_scores"] = _mean(batch, rows)
+
+        def ranked(queries: Any, passages: Any) -> Any:
+            scores = own_scores(queries, passages)
+            return _mean(batch, distill_scores(config, scores, teacher, own_candidates(batch)))
+
+        parts["distill_scores"] = _over_widths(config, ranked, queries, passages)
     return parts
+
+
+def _over_widths(config: LossConfig, part: Callable[..., Any], *embedded: Any) -> Any:
+    """The weighted mean of a part of the loss over the Matryoshka widths."""
+    dims = config.matryoshka_dims or (embedded[0].shape[-1],)
+    weights = config.matryoshka_weights or (1.0,) * len(dims)
+    values = [
+        weight * part(*(_leading(x, dim) for x in embedded))
+        for dim, weight in zip(dims, weights, strict=True)
+    ]
+    return sum(values, jnp.float32(0)) / sum(weights)
 
 
 def _masked(config: LossConfig, scores: Any, positive: Any, negatives: Any) -> Any:

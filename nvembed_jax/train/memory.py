@@ -124,8 +124,9 @@ def activation_bytes(
 ) -> int:
     """Of one chunk's forward and backward pass on one device.
 
-    Kept of every layer: its input ("full"), the results of its matmuls too ("dots"), or everything
-    ("none"); and all of one layer and of the pooling while their gradients are made.
+    Kept of every layer: its input ("full"), the results of its matmuls too ("dots"), or what norms,
+    activations and attention are made from as well ("none"); and all of one layer and of the
+    pooling while their gradients are made.
     """
     backbone, tensor = config.backbone, mesh.shape.get("tensor", 1)
     size, tokens = np.dtype(compute.dtype).itemsize, rows * length
@@ -143,7 +144,7 @@ def activation_bytes(
     kept = {
         "full": tokens * backbone.embed_dim * size,
         "dots": dots + tokens * backbone.embed_dim * size,
-        "none": layer,
+        "none": layer - scores,
     }[compute.remat]
     return backbone.num_layers * kept + max(
         2 * layer, _pooling_bytes(config, tokens, size) // tensor

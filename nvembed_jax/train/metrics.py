@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from nvembed_jax.config import ModelConfig
+from nvembed_jax.data.writers import write_text
 from nvembed_jax.sharding import logical_axes
 
 # Dense bf16 peak of one device, TFLOP/s, as the makers publish it; by a part of `device_kind`.
@@ -118,6 +119,4 @@ def _cut(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except ValueError:
             break
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(kept), "utf8")
-    partial.replace(path)
+    write_text(path, "".join(kept))

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+
 from nvembed_jax.config import NAMED_CONFIGS, ModelConfig, from_dict, to_dict
 from nvembed_jax.data.blend import BlendConfig, SourceConfig
 from nvembed_jax.model.compute import Compute
@@ -18,6 +20,7 @@ from nvembed_jax.train.optimizer import OptimizerConfig
 from nvembed_jax.train.trainable import TrainableConfig
 
 OBJECTIVES = ("contrastive", "causal_lm")
+CPU_UNROLL = 6  # layers of a scan: a loop over layers copies what the backward pass keeps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,21 +72,23 @@ class MeshConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """How the model is run (see `model.Compute`); "" is the device's default dtype."""
+    """How the model is run (see `model.Compute`); "" is the device's default dtype, `unroll` 0 the
+    device's default too: `CPU_UNROLL` on one CPU, else 1."""
 
     dtype: str = ""
     frozen_dtype: str = ""
     kernel: str = "auto"
     remat: str = "none"
-    unroll: int = 1
+    unroll: int = 0
 
     def resolve(self, mesh: Any = None) -> Compute:
         """The options of the compiled step."""
+        on_one_cpu = mesh is None and jax.default_backend() == "cpu"
         return Compute(
             dtype=compute_dtype(self.dtype or None),
             kernel=self.kernel,  # type: ignore[arg-type]
             remat=self.remat,  # type: ignore[arg-type]
-            unroll=self.unroll,
+            unroll=self.unroll or (CPU_UNROLL if on_one_cpu else 1),
             mesh=mesh,
         )
 

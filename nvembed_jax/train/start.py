@@ -43,7 +43,7 @@ def resolve_config(recipe: Recipe) -> tuple[ModelConfig, Path | None]:
     if not recipe.model.path:
         return recipe.model.resolve(), None
     path = recipe.model.path
-    folder = store.resolve_model(None if path == "bundled" else path)
+    folder = store.resolve_model(path)
     return recipe.model.resolve(store.load_config(folder)), folder
 
 

@@ -27,7 +27,7 @@ def load_teacher(path: str) -> Callable[[list[str], list[str]], np.ndarray]:
     """
     if jax.process_count() > 1:
         raise ValueError("a teacher runs in one process; label the data first, or train in one")
-    folder = store.resolve_model(None if path == "bundled" else path)
+    folder = store.resolve_model(path)
     config = store.load_config(folder)
     dtype = compute_dtype(None)
     runner = Runner(config, store.load_params(folder, config, dtype=dtype), Compute(dtype=dtype))

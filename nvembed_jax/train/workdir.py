@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from nvembed_jax.data.collate import Collated
+from nvembed_jax.data.writers import write_text
 from nvembed_jax.text.tokenizer import Tokenizer
 from nvembed_jax.train.recipe import RESUMABLE, Recipe, recipe_to_dict
 from nvembed_jax.version import __version__
@@ -31,11 +32,7 @@ def open_workdir(workdir: Path, recipe: Recipe) -> bool:
     mine = json.loads(json.dumps(recipe_to_dict(recipe)))
     if not file.exists():
         if jax.process_index() == 0:
-            partial = file.with_suffix(".partial")
-            partial.write_text(
-                json.dumps({"version": __version__, **mine}, indent=1) + "\n", "utf8"
-            )
-            partial.replace(file)
+            write_text(file, json.dumps({"version": __version__, **mine}, indent=1) + "\n")
         return False
     theirs = json.loads(file.read_text("utf8"))
     theirs.pop("version", None)

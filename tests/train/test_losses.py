@@ -175,6 +175,29 @@ def test_distillation_parts_equal_their_definitions():
     np.testing.assert_allclose(total, sum(w * metrics[k] for k, w in weights.items()), rtol=1e-6)
 
 
+def test_distillation_goes_over_the_matryoshka_widths_but_for_the_cosine():
+    rng = np.random.default_rng(5)
+    batch = reference.make_batch(rng, 5, 3)
+    q, p = reference.unit_rows(rng, 5, 8), reference.unit_rows(rng, 15, 8)
+    teacher = {"teacher_queries": q[::-1].copy(), "teacher_passages": p[::-1].copy()}
+    plain = LossConfig(contrastive=0.0, distill_cosine=1.0, distill_similarity=1.0,
+                       distill_scores=1.0, temperature=T)  # fmt: skip
+    config = dataclasses.replace(plain, matryoshka_dims=(4, 8), matryoshka_weights=(3.0, 1.0))
+
+    def metrics(config, *student):
+        return losses.total_loss(config, *on_device(*student, batch.replace(**teacher)))[1]
+
+    got, whole = metrics(config, q, p), metrics(plain, q, p)
+    uncompared = dataclasses.replace(plain, distill_cosine=0.0)
+    cut = metrics(
+        uncompared, *(x[:, :4] / np.linalg.norm(x[:, :4], axis=1)[:, None] for x in (q, p))
+    )
+    np.testing.assert_allclose(got["distill_cosine"], whole["distill_cosine"], rtol=1e-6)
+    for name in ("distill_similarity", "distill_scores"):
+        assert abs(float(cut[name] - whole[name])) > 1e-3
+        np.testing.assert_allclose(got[name], (3 * cut[name] + whole[name]) / 4, rtol=1e-5)
+
+
 def test_accuracy_counts_queries_whose_positive_is_best():
     eye = jnp.eye(2)
     passages = jnp.stack([eye[0], eye[1], eye[0], eye[1]])  # P N, P N

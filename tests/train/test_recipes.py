@@ -181,6 +181,30 @@ def test_unknown_key_of_a_recipe_names_the_nearest():
         load_config(CONFIGS / "nv_embed_v2.py", {"stage1.losss.temperature": "0.1"})
 
 
+def test_override_adds_a_key_that_the_config_leaves_out():
+    overrides = {"compute.dtype": "bfloat16", "stage1.loss.symmetric": "true",
+                 "stage1.sources.til.limit": "5"}  # fmt: skip
+    recipe = parse_recipe(load_config(CONFIGS / "tiny_causal_lm.py", overrides))
+    assert recipe.compute.dtype == "bfloat16"
+    assert recipe.stages["stage1"].loss.symmetric
+    assert recipe.stages["stage1"].sources["til"].limit == 5
+
+
+@pytest.mark.parametrize(
+    ("key", "answer"),
+    [
+        ("compute.dtpe", "did you mean compute.dtype"),
+        ("compute", "holds several values; set one of compute.dtype"),
+        ("stage1.los.symmetric", "did you mean stage1.loss"),
+        ("stage1.sources.tils.limit", r"did you mean stage1.sources.til"),
+        ("seed.x", "unknown config key 'seed.x'"),
+    ],
+)
+def test_override_of_an_unknown_key_names_the_nearest(key: str, answer: str):
+    with pytest.raises(ValueError, match=answer):
+        load_config(CONFIGS / "tiny_causal_lm.py", {key: "1"})
+
+
 def test_options_of_the_tiny_recipe_are_the_documented_ones():
     overrides = {
         "stage1.data": "a.jsonl",
