@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import random
+import statistics
 import subprocess
 import sys
 import time
@@ -99,14 +100,14 @@ def clean_rows(names: list[str], args: argparse.Namespace) -> list[dict[str, Any
 
 
 def train(config: str, run: Path, args: argparse.Namespace, **values: Any) -> dict[str, float]:
-    """Trains, or goes on; minutes of the steps of each stage."""
+    """Trains, or goes on; minutes of each stage: its steps times their median."""
     values["compute.dtype"] = args.dtype
     overrides = [f"--config.{key}={value}" for key, value in values.items()]
     nvembed("train", "--config", config, "--workdir", run, *overrides)
-    minutes: dict[str, float] = {}
+    seconds: dict[str, list[float]] = {}
     for row in read_metrics(run):
-        minutes[row["stage"]] = minutes.get(row["stage"], 0.0) + row["seconds"] / 60
-    return minutes
+        seconds.setdefault(row["stage"], []).append(row["seconds"])
+    return {name: len(steps) * statistics.median(steps) / 60 for name, steps in seconds.items()}
 
 
 def score(model: Path, out: Path, args: argparse.Namespace, *options: str) -> dict[str, Any]:

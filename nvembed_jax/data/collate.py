@@ -4,13 +4,13 @@ texts.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nvembed_jax.data.blend import BlendConfig, Row
+from nvembed_jax.data.identity import text_key
 from nvembed_jax.text import instructions
 from nvembed_jax.text.packing import bucket_lengths, pad
 from nvembed_jax.text.tokenizer import Encoded, Tokenizer
@@ -185,11 +185,10 @@ class Collator:
 
 
 def text_id(text: str) -> int:
-    """A positive 31-bit hash: equal texts have equal ids. Of 10,000 texts in a batch one pair in 40
-    batches collides; what is lost is one negative.
+    """A positive 31-bit hash: texts that count as the same (`data/identity.py`) have equal ids. Of
+    10,000 texts in a batch one pair in 40 batches collides; what is lost is one negative.
     """
-    digest = hashlib.blake2b(text.strip().encode("utf-8", "surrogatepass"), digest_size=4).digest()
-    return max(1, int.from_bytes(digest, "little") & 0x7FFFFFFF)
+    return max(1, int.from_bytes(text_key(text)[:4], "little") & 0x7FFFFFFF)
 
 
 def _lengths(longest: int, steps: int) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ def normalized(text: str) -> str:
 
 def text_key(text: str) -> bytes:
     """16 bytes that are equal for texts that count as the same."""
-    return blake2b(normalized(text).encode(), digest_size=16).digest()
+    return blake2b(normalized(text).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def words(text: str) -> list[str]:

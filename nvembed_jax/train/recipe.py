@@ -132,7 +132,9 @@ class Recipe:
 
     Attributes:
         name: of the recipe. seed: of weights, order, labels and dropout.
-        teacher: folder or name of a model to distil from; "": none.
+        teacher: folder or name of a model to distil from; "": none. teacher_length: tokens that it
+            reads; 0: its own maximum, 512 at most. teacher_cache: folder that keeps its embeddings,
+            for other runs too; "": WORKDIR/cache.
         checkpoint_every: steps; also at the end of every stage. keep: checkpoints kept.
         save_stages: keep the model after each stage, in WORKDIR/models.
         log_every: steps between lines on the terminal (metrics.jsonl has one a step).
@@ -145,6 +147,8 @@ class Recipe:
     seed: int = 0
     model: ModelSource
     teacher: str = ""
+    teacher_length: int = 0
+    teacher_cache: str = ""
     trainable: TrainableConfig = dataclasses.field(default_factory=TrainableConfig)
     compute: ComputeConfig = ComputeConfig()
     mesh: MeshConfig = MeshConfig()
@@ -166,6 +170,7 @@ RESUMABLE = (
     "log_every",
     "tensorboard",
     "peak_tflops",
+    "teacher_cache",
 )
 
 

@@ -30,8 +30,8 @@ from nvembed_jax.train.metrics import MetricsLog, Throughput
 from nvembed_jax.train.program import Program
 from nvembed_jax.train.recipe import Recipe, StageConfig
 from nvembed_jax.train.start import Start, load_start
-from nvembed_jax.train.teacher import load_teacher
-from nvembed_jax.train.workdir import MODEL, check_data, check_tokens, open_workdir, token_facts
+from nvembed_jax.train.teacher import Teacher
+from nvembed_jax.train.workdir import MODEL, check_data, check_tokens, open_workdir
 
 Say = Callable[[str], None]
 
@@ -96,7 +96,7 @@ class _Run:
             if stage.steps
         }
         self.start: Start = load_start(recipe, self.mesh)
-        self.teacher = load_teacher(recipe.teacher) if recipe.teacher else None
+        self.teacher = self._teacher() if recipe.teacher else None
         self.checkpoints = Checkpoints(workdir / "checkpoints", recipe.keep)
         self.stop = threading.Event()
         self.step = 0
@@ -144,12 +144,10 @@ class _Run:
         else:
             state = program.init_state(trainable)
         feed = self._feed(stage, blend)
-        first = feed.collated(0)
-        check_tokens(first, self.start.tokenizer)
+        check_tokens(feed.collated(0), self.start.tokenizer)
         self.facts = {
             "stage": name,
             "data": {"sampler": "pure", "seed": blend.seed, "fingerprint": blend.fingerprint},
-            "tokens": token_facts(first),
             "start": self.start.fingerprint,
         }
         return self._loop(name, stage, program, feed, state, before)
@@ -177,6 +175,12 @@ class _Run:
             best = state.trainable if state.ema is None else state.ema
             self._save_model(self.workdir / "models" / name, best)
         return state
+
+    def _teacher(self) -> Teacher:
+        recipe = self.recipe
+        cache = Path(recipe.teacher_cache) if recipe.teacher_cache else self.workdir / "cache"
+        dtype = recipe.compute.resolve().dtype
+        return Teacher(recipe.teacher, dtype=dtype, max_length=recipe.teacher_length, cache=cache)
 
     def _feed(self, stage: StageConfig, blend: Blend) -> Feed:
         collator = Collator(stage, self.start.tokenizer)

@@ -1,8 +1,7 @@
-"""The folder of a run: which recipe it is of, and whether data and tokens are still the same."""
+"""The folder of a run: which recipe it is of, and whether its data are still the same."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,11 +86,3 @@ def check_tokens(batch: Collated, tokenizer: Tokenizer) -> None:
                 f"a tokenised text ends in token {encoded.input_ids[-1]}, not in EOS "
                 f"({tokenizer.eos_id}): the tokenizer does not fit this model"
             )
-
-
-def token_facts(batch: Collated) -> str:
-    """A hash of the first batch's tokens, kept in checkpoints: shows a tokenizer that changed."""
-    digest = hashlib.sha256()
-    for encoded in batch.queries[:8]:
-        digest.update(encoded.input_ids.tobytes())
-    return digest.hexdigest()[:16]

@@ -55,6 +55,7 @@ def small(file: str, data: Path) -> Any:
         overrides.latent = {"num_latents": 8, "latent_dim": WIDTH, **heads}
     if model.projections:
         overrides.projections = ({"in_dim": WIDTH, "out_dim": WIDTH},)
+    if model.projections or "matryoshka_dims" in overrides:
         overrides.matryoshka_dims = (8, WIDTH)
     if "compute" in config:  # on a CPU, bfloat16 doubles the time of compilation
         config.compute.update({"dtype": "float32", "frozen_dtype": "float32"})

@@ -21,7 +21,7 @@ from nvembed_jax.text.tokenizer import Tokenizer
 from nvembed_jax.train import trainer
 from nvembed_jax.train.feed import Feed
 from nvembed_jax.train.recipe import parse_recipe
-from nvembed_jax.train.teacher import load_teacher
+from nvembed_jax.train.teacher import Teacher
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_teacher_vectors_stand_in_their_slots(teacher, tmp_path):
     blend = Blend(stage, 0)
     collator = Collator(stage, Tokenizer.packaged(tiny().text))
     mesh = make_mesh(devices=jax.devices()[:1])
-    feed = Feed(blend, collator, mesh, load_teacher(str(teacher)))
+    feed = Feed(blend, collator, mesh, Teacher(str(teacher)))
     collated = feed.collated(0)
     batch = feed.place(collated).batch
     model = Embedder.from_pretrained(teacher)

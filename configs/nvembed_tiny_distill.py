@@ -1,0 +1,110 @@
+"""nvembed-tiny, first part: a small NV-Embed learns the embeddings of all-MiniLM-L6-v2.
+
+Source: ours. The start, a token table made from the teacher under blocks that are the identity, is
+    of nvembed_jax/compress/static_start.py; the losses are those of arXiv 2412.19048 (stella).
+Known: the teacher, all-MiniLM-L6-v2, turned to its principal axes, so that its leading values are
+    a target for short embeddings.
+Assumed: every number: 24,000 pieces, 256 wide, 2 decoder layers and a latent block, 8.4 M
+    parameters; weights 1 and 10 of the two losses; batch 128; 8,000 steps; learning rate 1e-3.
+Hardware: 2 CPU cores, 2 h (an estimate, the teacher's pass over the texts included).
+Expected: no published score; experiments/016_nvembed_tiny has ours.
+
+    nvembed train --config configs/nvembed_tiny_distill.py:PAIRS --workdir run_distill \\
+        --config.model.path=start --config.teacher=teacher
+
+experiments/016_nvembed_tiny/build.py makes PAIRS, start and teacher, and runs this. Without
+":PAIRS" the sets are read as built (tfds:NAME).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+WIDTHS = (64, 128, 256)
+# Share of the batches: thousands of examples, capped. Sets whose licence lets a model be shared.
+WEIGHTS = {
+    "arxiv_title_abstract": 30, "msdocs_sections": 30, "open_trivia": 25, "wordnet_definitions": 25,
+    "squad_sentences": 20, "openstax": 19, "medquad": 16, "fever": 13, "tldr": 12, "disfl_qa": 8,
+    "mnli_triples": 7, "snli_triples": 7, "powershell_cmdlets": 6, "policy_qa": 6, "python_peps": 6,
+    "squad_paragraphs": 5, "php_functions": 4, "scitldr": 4, "qnli": 3, "til": 2,
+}  # fmt: skip
+LABELLED = {"banking77": 8, "hwu64": 8, "snips": 8}
+
+
+def get_config(pairs: str = "") -> ConfigDict:
+    """The recipe; `pairs`: folder of NAME.jsonl.gz."""
+    config = ConfigDict()
+    config.name = "nvembed_tiny_distill"
+    config.seed = 0
+    config.model = ConfigDict(
+        {
+            "path": "start",
+            "named": "tiny",
+            "tokenizer": "",
+            "overrides": {
+                "name": "nvembed_tiny",
+                "backbone": {
+                    "vocab_size": 24_000,
+                    "embed_dim": 256,
+                    "mlp_dim": 768,
+                    "num_layers": 2,
+                    "num_heads": 4,
+                    "num_kv_heads": 2,
+                    "head_dim": 64,
+                },
+                "latent": {
+                    "num_latents": 64,
+                    "latent_dim": 256,
+                    "num_cross_heads": 4,
+                    "cross_head_dim": 64,
+                    "mlp_multiplier": 2,
+                },
+                "text": {"max_length": 512},
+                "matryoshka_dims": WIDTHS,
+            },
+        }
+    )
+    config.teacher = "teacher"
+    config.teacher_length = 128
+    config.compute = ConfigDict({"dtype": ""})
+    config.checkpoint_every = 500
+    config.keep = 2
+    config.log_every = 50
+    config.stages = ("stage1",)
+    config.stage1 = ConfigDict(
+        {
+            "data": "",
+            "sources": sources(WEIGHTS | LABELLED, pairs),
+            "steps": 8000,
+            "batch_size": 128,
+            "negatives": 0,
+            "query_length": 48,
+            "passage_length": 64,
+            "loss": {
+                "contrastive": 0.0,
+                "in_batch": False,
+                "distill_cosine": 1.0,
+                "distill_similarity": 10.0,
+                "matryoshka_dims": WIDTHS,
+            },
+            "optimizer": {
+                "learning_rate": 1e-3,
+                "warmup_steps": 200,
+                "schedule": "cosine",
+                "final_fraction": 0.02,
+            },
+        }
+    )
+    return config
+
+
+def sources(weights: dict[str, float], folder: str = "") -> dict[str, dict]:
+    """A source a set: FOLDER/NAME.jsonl.gz where there is one, else FOLDER/NAME, or as built."""
+    out = {}
+    for name, weight in weights.items():
+        file = Path(folder) / f"{name}.jsonl.gz"
+        place = file if file.is_file() else Path(folder) / name
+        out[name] = {"data": str(place) if folder else f"tfds:{name}", "weight": float(weight)}
+    return out
