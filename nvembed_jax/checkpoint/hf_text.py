@@ -97,8 +97,11 @@ def _hub_name(folder: Path) -> str | None:
     return None
 
 
-def _default_task(template: str, prompts: dict[str, str]) -> str:
-    """The task in the folder's own query prompt, if that follows the template."""
+def _default_task(template: str, prompts: dict[str, str]) -> str | None:
+    """The task in the folder's own query prompt, if that follows the template.
+
+    None: it does not, and stands before queries as it is, as long as no task is given.
+    """
     before, after = template.split("{task}")
     for name in _QUERY_PROMPTS:
         prompt = prompts.get(name, "")
@@ -108,7 +111,7 @@ def _default_task(template: str, prompts: dict[str, str]) -> str:
             and len(prompt) > len(before + after)
         ):
             return prompt[len(before) : -len(after)]
-    return DEFAULT_TASK
+    return None if prompts.get("query") else DEFAULT_TASK
 
 
 def _has_tags(folder: Path, layout: SentenceLayout) -> bool:

@@ -10,8 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from nvembed_jax.checkpoint.hf_config import EXTRAS_KEY, read_published
-from nvembed_jax.checkpoint.sentence_layout import LENGTH_FILE, MODULES_FILE, PROMPTS_FILE
-from nvembed_jax.config import BertConfig, DecoderConfig, LatentConfig, ModelConfig, to_dict
+from nvembed_jax.checkpoint.sentence_layout import (
+    LENGTH_FILE,
+    MODULES_FILE,
+    PROMPTS_FILE,
+    read_json,
+)
+from nvembed_jax.config import (
+    BertConfig,
+    DecoderConfig,
+    LatentConfig,
+    ModelConfig,
+    TextConfig,
+    to_dict,
+)
+from nvembed_jax.text.instructions import passage_prefix, query_prefix
+from nvembed_jax.text.tokenizer_files import MODEL_FILES, load_folder
 
 _ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
 _DENSE_ACTIVATIONS = {
@@ -51,6 +65,8 @@ def write_published_config(folder: Path, config: ModelConfig, dtype: str) -> Non
     _write(folder / "config.json", data)
     if config.pooling != "latent":
         _write_sentence_files(folder, config)
+        if isinstance(config.backbone, DecoderConfig):
+            _write_whole_tokenizer(folder, config.text.add_eos)
     found, wanted = to_dict(read_published(folder)[0]), to_dict(config)
     changed = {key: wanted[key] for key in wanted if wanted[key] != found[key]}
     odd = sorted(changed.keys() - set(_SAID_BY_EXTRAS))
@@ -61,6 +77,35 @@ def write_published_config(folder: Path, config: ModelConfig, dtype: str) -> Non
         )
     if changed:
         _write(folder / "config.json", data | {EXTRAS_KEY: changed})
+
+
+def sentence_transformers_limits(config: ModelConfig) -> tuple[str, ...]:
+    """What of a model sentence-transformers cannot do with its published form; () of all is well.
+
+    Each is a sentence for people.
+    """
+    if config.pooling in ("latent", "self_attention"):
+        return (
+            f"sentence-transformers has no class for {config.pooling} pooling: load this model "
+            f"with nvembed_jax, or with the published model's own PyTorch code",
+        )
+    limits = []
+    if config.text.query_suffix:
+        limits.append(
+            f"sentence-transformers closes no query with {config.text.query_suffix!r}: append it "
+            f"to the texts"
+        )
+    if config.text.mask_instruction and config.pooling == "mean":
+        limits.append(
+            "sentence-transformers leaves one token more of an instruction out of the mean, its "
+            "last: embeddings of queries differ a little"
+        )
+    if config.attention == "bidirectional" and isinstance(config.backbone, DecoderConfig):
+        limits.append(
+            "bidirectional attention needs a transformers that heeds `is_causal` in config.json "
+            "(5.23 does): older ones run the model causally without a word"
+        )
+    return tuple(limits)
 
 
 def _config_json(config: ModelConfig) -> dict[str, Any]:
@@ -181,9 +226,41 @@ def _write_sentence_files(folder: Path, config: ModelConfig) -> None:
             "activation_function": _DENSE_ACTIVATIONS[projection.activation],
         }
         _write(folder / path / "config.json", dense)
-    _write(folder / PROMPTS_FILE, {"prompts": dict(text.prompts), "default_prompt_name": None})
+    prompts, default = _prompts(text)
+    named = {"prompts": prompts, "default_prompt_name": default, "similarity_fn_name": "cosine"}
+    _write(folder / PROMPTS_FILE, named)
     lengths = {"max_seq_length": text.max_length, "do_lower_case": text.lowercase}
     _write(folder / LENGTH_FILE, lengths)
+
+
+def _prompts(text: TextConfig) -> tuple[dict[str, str], str | None]:
+    """The named prompts and the default's name. Its `encode_query` and `encode_document` take what
+    is named query and document: the template with the default task, and the passage prefix.
+    """
+    prompts = dict(text.prompts)
+    for name, prompt in (("query", query_prefix(text)), ("document", passage_prefix(text))):
+        if prompt or name in prompts:
+            prompts[name] = prompt
+    if not text.default_prompt:
+        return prompts, None
+    known = (name for name, prompt in prompts.items() if prompt == text.default_prompt)
+    name = next(known, "default")
+    return prompts | {name: text.default_prompt}, name
+
+
+def _write_whole_tokenizer(folder: Path, add_eos: bool) -> None:
+    """Makes tokenizer.json say all: other libraries add no EOS for these models, and rebuild the
+    tokenizer by the rules of the class that tokenizer_config.json names, if that is a known one.
+    """
+    path, side = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    if not any((folder / name).is_file() for name in MODEL_FILES):
+        return  # a model that was saved without its tokenizer
+    if path.is_file() and "model" not in read_json(path):
+        return  # nobody can read it: copied as it is
+    changes = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    changes |= {"add_eos_token": True} if add_eos else {}
+    _write(side, read_json(side) | changes)
+    load_folder(folder).backend.save(str(path))
 
 
 def _write(path: Path, data: Any) -> None:

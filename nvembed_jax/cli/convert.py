@@ -48,7 +48,8 @@ def command(
         raise options.usage_error("--dtype goes with --to jax; an export keeps the dtype")
 
     from nvembed_jax.checkpoint import convert_checkpoint, export_checkpoint
-    from nvembed_jax.checkpoint.store import resolve_model
+    from nvembed_jax.checkpoint.published_form import sentence_transformers_limits
+    from nvembed_jax.checkpoint.store import load_config, resolve_model
     from nvembed_jax.cli.progress import note, progress_bar
 
     folder = resolve_model(source)
@@ -58,3 +59,6 @@ def command(
         else:
             convert_checkpoint(folder, destination, dtype=dtype and dtype.value, progress=show)
     note(f"wrote {destination}")
+    if to is Target.torch:
+        for line in sentence_transformers_limits(load_config(folder)):
+            note(line)

@@ -72,7 +72,8 @@ Model = Annotated[
         "--model",
         "-m",
         envvar="NVEMBED_MODEL",
-        help="Model folder or name. Default: the bundled model.",
+        help="Model folder or name, or a remote model (docs/remote.md). Default: the bundled "
+        "model.",
     ),
 ]
 DtypeOption = Annotated[
@@ -147,15 +148,15 @@ TruncationOption = Annotated[
 
 
 def load_model(model: str | None, **options: Any) -> Any:
-    """The `Embedder` for `--model` and its options; None means the default."""
-    from nvembed_jax.encoder import Embedder
+    """The model for `--model` and its options; None means the default."""
+    from nvembed_jax.interop import open_model
 
     chosen: dict[str, Any] = {
         name: value.value if isinstance(value, StrEnum) else value
         for name, value in options.items()
         if value is not None
     }
-    return Embedder.from_pretrained(model, **chosen)
+    return open_model(model, **chosen)
 
 
 def usage_error(message: str) -> Exception:

@@ -153,10 +153,15 @@ def _request(
 
 
 def _splitter(embedder: Any, chunking: Chunking) -> Callable[[Any], list[Any]]:
+    from nvembed_jax.config import TextConfig
     from nvembed_jax.search.index import Passage
     from nvembed_jax.text.chunking import chunk_tokens
+    from nvembed_jax.text.tokenizer import Tokenizer
 
-    if chunking.tokens > embedder.max_length:
+    tokenizer = getattr(embedder, "tokenizer", None)
+    if tokenizer is None:  # a remote model: its tokens are not known, ours are about as long
+        tokenizer = Tokenizer.packaged(TextConfig())
+    elif chunking.tokens > embedder.max_length:
         raise ValueError(
             f"--chunk-tokens {chunking.tokens} is more than the {embedder.max_length} tokens "
             f"that the model reads"
@@ -164,7 +169,7 @@ def _splitter(embedder: Any, chunking: Chunking) -> Callable[[Any], list[Any]]:
 
     def split(record: Any) -> list[Any]:
         text = record.full_text
-        chunks = chunk_tokens(embedder.tokenizer, text, chunking.tokens, chunking.overlap)
+        chunks = chunk_tokens(tokenizer, text, chunking.tokens, chunking.overlap)
         return [Passage(record.id, chunk.text) for chunk in chunks if chunk.text.strip()]
 
     return split

@@ -12,7 +12,7 @@ import jax
 from nvembed_jax.data.collate import Collated
 from nvembed_jax.data.writers import write_text
 from nvembed_jax.text.tokenizer import Tokenizer
-from nvembed_jax.train.recipe import RESUMABLE, Recipe, recipe_to_dict
+from nvembed_jax.train.recipe import RESUMABLE, Recipe, parse_recipe, recipe_to_dict
 from nvembed_jax.version import __version__
 
 MODEL = "model"
@@ -28,13 +28,12 @@ def open_workdir(workdir: Path, recipe: Recipe) -> bool:
     """
     workdir.mkdir(parents=True, exist_ok=True)
     file = workdir / RECIPE
-    mine = json.loads(json.dumps(recipe_to_dict(recipe)))
+    mine = _plain(recipe)
     if not file.exists():
         if jax.process_index() == 0:
             write_text(file, json.dumps({"version": __version__, **mine}, indent=1) + "\n")
         return False
-    theirs = json.loads(file.read_text("utf8"))
-    theirs.pop("version", None)
+    theirs = _plain(_read(file))
     changes = [
         f"{key}: {old!r} there, {new!r} asked for"
         for key, old, new in differences(theirs, mine)
@@ -47,6 +46,18 @@ def open_workdir(workdir: Path, recipe: Recipe) -> bool:
             "Give another --workdir, or the config that it was started with"
         )
     return (workdir / MODEL / "config.json").is_file()
+
+
+def _read(file: Path) -> Recipe:
+    """The recipe of a run; keys that its version did not have yet are at their defaults."""
+    written = json.loads(file.read_text("utf8"))
+    written.pop("version", None)
+    stages = written.pop("stages")
+    return parse_recipe({**written, **stages, "stages": tuple(stages)})
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    return json.loads(json.dumps(recipe_to_dict(recipe)))
 
 
 def differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:

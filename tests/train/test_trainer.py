@@ -20,6 +20,7 @@ from nvembed_jax.train.command import main
 from nvembed_jax.train.config_file import load_config, parse_overrides
 from nvembed_jax.train.recipe import parse_recipe
 from nvembed_jax.train.trainer import Outcome, read_metrics
+from nvembed_jax.train.workdir import open_workdir
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -100,6 +101,19 @@ def test_another_config_is_refused_with_what_differs(finished, data):
     plain["stage1"]["steps"] = 5
     with pytest.raises(ValueError, match=r"stages\.stage1\.steps: 4 there, 5 asked for"):
         train(parse_recipe(plain), finished)
+
+
+def test_a_run_of_a_version_without_a_key_has_its_default(finished, tmp_path):
+    written = json.loads((finished / "recipe.json").read_text())
+    plain = {key: value for key, value in written.items() if key not in ("version", "stages")}
+    recipe = parse_recipe({**plain, **written["stages"]})
+    del written["teacher_length"], written["stages"]["stage1"]["accumulate"]
+    (tmp_path / "recipe.json").write_text(json.dumps(written))
+    assert not open_workdir(tmp_path, recipe)
+    written["stages"]["stage1"]["accumulate"] = 2
+    (tmp_path / "recipe.json").write_text(json.dumps(written))
+    with pytest.raises(ValueError, match=r"stages\.stage1\.accumulate: 2 there, 1 asked for"):
+        open_workdir(tmp_path, recipe)
 
 
 @pytest.mark.parametrize(
