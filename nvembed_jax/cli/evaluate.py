@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from enum import StrEnum
 from functools import partial
 from importlib.util import find_spec
@@ -23,7 +24,8 @@ docs/evaluate.md. A DIR is a task folder, or holds some.
 
 Writes the scores, the averages by type and their mean to OUT, and beside it, in the folder
 OUT.scores (without .json), the scores of every query. What is there already, of the same model
-and files, is not computed again.
+and files, is not computed again. A task that cannot be read or scored is told and passed over; the
+others are scored and written, and the exit code is 1.
 
 \b
 Examples:
@@ -32,6 +34,7 @@ Examples:
   nvembed evaluate --tasks sets --model run1/model --model run2/model -o results.json \\
     --report report.md --plot report.svg
   nvembed evaluate --tasks sets --limit 1000 --seed 0 --protocol quick -o quick.json
+  nvembed evaluate --mteb SciFact STSBenchmark -o mteb.json
 """
 
 
@@ -49,8 +52,16 @@ class Baseline(StrEnum):
 
 
 Tasks = Annotated[
-    list[Path],
+    list[Path] | None,
     typer.Option("--tasks", metavar="DIR...", help="Task folders, or folders of them."),
+]
+Mteb = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mteb",
+        metavar="NAME...",
+        help="Tasks or benchmarks of mteb, which loads and scores them by its own settings.",
+    ),
 ]
 MoreTasks = Annotated[list[Path] | None, typer.Argument(metavar="DIR", hidden=True)]
 Out = Annotated[Path, typer.Option("--output", "-o", help="The results, a .json file.")]
@@ -60,7 +71,8 @@ Models = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="Model folder or name; may be given many times. Default: the bundled model.",
+        help="Model folder or name, or a remote model (docs/remote.md); may be given many times. "
+        "Default: the bundled model.",
     ),
 ]
 Baselines = Annotated[
@@ -86,8 +98,9 @@ SamplesPerLabel = Annotated[
 
 
 def command(
-    tasks: Tasks,
     out: Out,
+    tasks: Tasks = None,
+    mteb: Mteb = None,
     more_tasks: MoreTasks = None,
     models: Models = None,
     baselines: Baselines = None,
@@ -110,9 +123,15 @@ def command(
     loading["max_length"] = max_length
     names = dict.fromkeys(models or [os.environ.get("NVEMBED_MODEL") or ""])
     encoding = {"truncate_dim": truncate_dim, "batch_tokens": batch_tokens}
+    folders, more, hub = list(tasks or ()), list(more_tasks or ()), list(mteb or ())
+    if not folders and not hub:
+        raise options.usage_error("nothing to score: give --tasks DIR or --mteb NAME")
+    # What follows a value of an option belongs to it; with both, to --tasks.
+    hub += [str(name) for name in more] if not folders else []
     _evaluate(
-        [*tasks, *(more_tasks or ())],
-        {name or "default": partial(options.load_model, name or None, **loading) for name in names},
+        [*folders, *(more if folders else ())],
+        hub,
+        {name or "default": partial(_load, name or None, **loading) for name in names},
         {"out": out, "report": report, "plot": plot},
         {
             "baselines": [str(name) for name in dict.fromkeys(baselines or ())],
@@ -127,22 +146,31 @@ def command(
 
 def _evaluate(
     folders: list[Path],
+    hub: list[str],
     models: dict[str, Any],
     outputs: dict[str, Path | None],
     settings: dict[str, Any],
 ) -> None:
-    """Everything is checked before a model is loaded: outputs, then every row of every task."""
+    """Everything is checked before a model is loaded: outputs, then every row of every task.
+
+    Raises:
+        ValueError: after all is written, where something could not be scored.
+    """
     from nvembed_jax.cli.progress import note
 
     out, report, plot = (outputs[name] for name in ("out", "report", "plot"))
     assert out is not None
     _check_outputs(out, report, plot)
 
-    from nvembed_jax.eval import evaluate, find_tasks, load_task, read_runs
+    from nvembed_jax.eval import evaluate, read_runs
     from nvembed_jax.eval.report import score_tables
 
-    tasks = [load_task(folder) for folder in find_tasks(folders)]
-    evaluate(models, tasks, out=out, **settings)
+    tasks: list[Any] = [*_task_folders(folders)]
+    if hub:
+        from nvembed_jax.eval.mteb_encoder import hub_tasks
+
+        tasks += hub_tasks(hub)
+    evaluate(models, tasks, out=out, on_failure=_show_failure, **settings)
     runs = read_runs(out)
     print(score_tables(runs))
     note(f"wrote {out}")
@@ -154,6 +182,37 @@ def _evaluate(
 
         draw(runs, plot)
         note(f"wrote {plot}")
+    failed = dict.fromkeys(name for run in runs for name in run.failed)
+    if failed:
+        raise ValueError(f"not everything could be scored; failed: {', '.join(failed)}")
+
+
+def _load(name: str | None, **loading: Any) -> Any:
+    """The model of that name: remote ones are spelt FLAVOUR:[URL#]MODEL."""
+    from nvembed_jax.interop import is_remote, open_model
+
+    return (open_model if is_remote(name) else options.load_model)(name, **loading)
+
+
+def _task_folders(folders: list[Path]) -> list[Path]:
+    """The task folders in `folders`; one without any stays, for `evaluate` to say so."""
+    from nvembed_jax.eval import find_tasks
+
+    found: list[Path] = []
+    for folder in folders:
+        try:
+            found += find_tasks([folder])
+        except FileNotFoundError:
+            found.append(folder)
+    return list(dict.fromkeys(found))
+
+
+def _show_failure(line: str, error: Exception) -> None:
+    from nvembed_jax.cli.progress import note
+
+    note(line)
+    if os.environ.get("NVEMBED_DEBUG") == "1":
+        traceback.print_exception(error)
 
 
 def _check_outputs(out: Path, report: Path | None, plot: Path | None) -> None:
@@ -172,14 +231,9 @@ def _check_outputs(out: Path, report: Path | None, plot: Path | None) -> None:
 
 
 def _write_report(runs: list[Any], path: Path) -> None:
-    from nvembed_jax.data.writers import PendingFile
-    from nvembed_jax.eval import compare
+    from nvembed_jax.data.writers import write_text
+    from nvembed_jax.eval.compare import comparable, compare
     from nvembed_jax.eval.report import markdown
 
-    comparisons = [compare(runs[0], run) for run in runs[1:]]
-    pending = PendingFile(path)
-    try:
-        pending.file.write(markdown(runs, comparisons).encode())
-        pending.commit()
-    finally:
-        pending.discard()
+    comparisons = [compare(runs[0], run) for run in runs[1:] if comparable(runs[0], run)]
+    write_text(path, markdown(runs, comparisons))

@@ -63,7 +63,7 @@ def compare(
     level: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
-    """Compares two runs on the tasks that both have.
+    """Compares two runs on the tasks that both have, but for those that mteb scored.
 
     Args:
         first, second: runs, or results.json files (their first runs).
@@ -75,7 +75,7 @@ def compare(
     if samples < 1 or not 0 < level < 1:
         raise ValueError(f"expected samples >= 1 and 0 < level < 1; got {samples} and {level}")
     a, b = (run if isinstance(run, Run) else read_runs(run)[0] for run in (first, second))
-    names = sorted(a.tasks.keys() & b.tasks.keys(), key=lambda n: (a.tasks[n]["type"], n))
+    names = comparable(a, b)
     if not names:
         raise ValueError(f"{a.model} and {b.model} have no task in common")
     bounds = np.array([(1 - level) / 2, (1 + level) / 2])
@@ -97,6 +97,12 @@ def compare(
     return Comparison(
         first=a.model, second=b.model, level=level, tasks=tasks, types=by_type, macro=macro
     )
+
+
+def comparable(a: Run, b: Run) -> list[str]:
+    """The tasks that both runs have scores of every example of, by type and name."""
+    common = [name for name in a.tasks.keys() & b.tasks if a.tasks[name]["examples"]]
+    return sorted(common, key=lambda name: (a.tasks[name]["type"], name))
 
 
 def _resampled(

@@ -1,4 +1,4 @@
-"""Runs as Markdown tables (with the instruction of every score) and as a plot."""
+"""Runs as Markdown tables (with the instruction of every score, and what failed) and as a plot."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ _METRIC_NAMES = {"cosine_ap": "AP", "cosine_spearman": "Spearman", "map": "MAP"}
 
 
 def markdown(runs: Sequence[Run], comparisons: Sequence[Comparison] = ()) -> str:
-    """A report: scores x 100 by task and by type, differences with intervals, instructions."""
+    """A report: scores x 100 by task and by type, failures, differences, instructions."""
     parts = [
         "# Evaluation",
         _settings_line(runs),
         score_tables(runs),
+        *_failures(runs),
         *(_comparison_table(comparison) for comparison in comparisons),
         "## Instructions",
         _instructions(runs),
@@ -32,8 +33,8 @@ def score_tables(runs: Sequence[Run]) -> str:
     """Two Markdown tables, scores x 100: a row a task, and a row a type with the macro average."""
     names = [_cell(run.model) for run in runs]
     rows = [
-        [_cell(task), facts["type"], _metric(facts["main_score"]), str(facts["size"]),
-         *(_score(run.tasks.get(task, {}).get("score")) for run in runs)]
+        [_cell(task), facts["type"], _metric(facts["main_score"]), str(facts["size"] or ""),
+         *(_task_score(run, task) for run in runs)]
         for task, facts in _all_tasks(runs).items()
     ]  # fmt: skip
     by_task = _table(["task", "type", "score", "rows", *names], rows, numbers_from=3)
@@ -51,6 +52,33 @@ def score_tables(runs: Sequence[Run]) -> str:
            for run, whole in zip(runs, complete, strict=True))]
     )  # fmt: skip
     return f"{by_task}\n\n{_table(['type', 'tasks', *names], rows, numbers_from=1)}"
+
+
+def _task_score(run: Run, task: str) -> str:
+    return "failed" if task in run.failed else _score(run.tasks.get(task, {}).get("score"))
+
+
+def _failures(runs: Sequence[Run]) -> list[str]:
+    """What is missing and why, and what MTEB's definitions leave out; [] of nothing."""
+    models: dict[tuple[str, str], list[str]] = {}
+    for run in runs:
+        for failure in run.failed.items():
+            models.setdefault(failure, []).append(_cell(run.model))
+    parts = []
+    if models:
+        rows = [
+            [_cell(task), ", ".join(names), _cell(why)] for (task, why), names in models.items()
+        ]
+        note = "The averages leave out what failed."
+        parts = ["## Failed", f"{note}\n\n{_table(['task', 'model', 'reason'], rows, 3)}"]
+    left_out = [
+        f"{facts['left_out']} of {_cell(name)}"
+        for name, facts in _all_tasks(runs).items()
+        if facts.get("left_out")
+    ]
+    if left_out:
+        parts.append(f"Queries or texts that are not scored, as in MTEB: {', '.join(left_out)}.")
+    return parts
 
 
 def plot(runs: Sequence[Run], path: str | Path) -> None:

@@ -12,13 +12,13 @@ import logging
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nvembed_jax.data.writers import PendingFile
+from nvembed_jax.data.writers import PendingFile, write_text
 
 _logger = logging.getLogger(__name__)
 _RECORD = "record"
@@ -31,6 +31,7 @@ class Run:
     Attributes:
         tasks: name -> {type, main_score, score, scores, instruction, ...}.
         averages: of the main scores by type, their mean ("macro"), and the mean of all tasks.
+        failed: name -> what was wrong, of tasks that could not be read or scored.
         folder: where the paths of `examples` start.
     """
 
@@ -41,13 +42,17 @@ class Run:
     averages: dict[str, float]
     settings: dict[str, Any]
     folder: Path
+    failed: dict[str, str] = field(default_factory=dict)
 
     def examples(self, task: str) -> dict[str, np.ndarray]:
         """The scored examples of a task.
 
         Raises:
-            FileNotFoundError: the file is gone (evaluate again). ValueError: it is broken.
+            FileNotFoundError: the file is gone (evaluate again). ValueError: it is broken, or mteb
+                scored the task.
         """
+        if self.tasks[task]["examples"] is None:
+            raise ValueError(f"{task}: mteb scored it, and keeps no scores of the examples")
         path = self.folder / self.tasks[task]["examples"]
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; it held the scores of the examples")
@@ -76,13 +81,7 @@ def write_results(path: Path, runs: list[Run], version: str) -> dict[str, Any]:
     document = {**first, "settings": runs[0].settings, "version": version}
     if others:
         document["others"] = others
-    pending = PendingFile(path)
-    try:
-        text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
-        pending.file.write(text.encode() + b"\n")
-        pending.commit()
-    finally:
-        pending.discard()
+    write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return document
 
 
@@ -107,6 +106,7 @@ def read_runs(path: str | Path) -> list[Run]:
                 averages=run["averages"],
                 settings=settings,
                 folder=path.parent,
+                failed=run.get("failed", {}),
             )
             for run in (document, *document.get("others", ()))
         ]
@@ -156,7 +156,7 @@ def finished(path: Path, key: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _as_json(run: Run) -> dict[str, Any]:
-    names = ("model", "fingerprint", "takes_instructions", "tasks", "averages")
+    names = ("model", "fingerprint", "takes_instructions", "tasks", "failed", "averages")
     return {name: getattr(run, name) for name in names}
 
 

@@ -74,10 +74,13 @@ class Outcome(NamedTuple):
     Attributes:
         scores: every metric, 0 to 1 (correlations -1 to 1).
         examples: what the main score is computed from, a row a query, pair, text or draw.
+        left_out: queries or texts that MTEB's definitions do not count: without judgements, without
+            a positive or a negative, or with summaries that are all alike.
     """
 
     scores: dict[str, float]
     examples: dict[str, np.ndarray]
+    left_out: int = 0
 
 
 def score_task(task: Task, system: System, settings: Settings) -> Outcome:
@@ -104,10 +107,10 @@ def mean_scores(per_example: Mapping[str, np.ndarray]) -> dict[str, float]:
 def _retrieval(task: Task, system: System, settings: Settings) -> Outcome:
     data = task.data
     assert isinstance(data, Retrieval)
-    picked = _sample(range(len(data.queries)), settings.limit, random.Random(settings.seed))
-    judged = [i for i in picked if data.query_ids[i] in data.qrels]
+    judged = judged_queries(data, settings)
+    picked = min(settings.limit or len(data.queries), len(data.queries))
     if not judged:
-        raise ValueError(f"{task.folder}: none of the {len(picked)} queries has judgements")
+        raise ValueError(f"{task.folder}: none of the {picked} queries has judgements")
     rows = system.rank(
         data,
         [data.queries[i] for i in judged],
@@ -120,7 +123,14 @@ def _retrieval(task: Task, system: System, settings: Settings) -> Outcome:
         [data.qrels[data.query_ids[i]] for i in judged],
     )
     ids = np.array([data.query_ids[i] for i in judged])
-    return Outcome(mean_scores(per_query), {"id": ids, **per_query})
+    return Outcome(mean_scores(per_query), {"id": ids, **per_query}, picked - len(judged))
+
+
+def judged_queries(data: Retrieval, settings: Settings) -> list[int]:
+    """Rows of the queries that are scored: the sample, less those without judgements."""
+    rng = random.Random(settings.seed)
+    picked = sampled(len(data.queries), settings.limit, rng)
+    return [i for i in picked if data.query_ids[i] in data.qrels]
 
 
 def tie_order(ids: Sequence[str], by_row: bool) -> Int[np.ndarray, " P"]:
@@ -138,7 +148,7 @@ def _reranking(task: Task, system: System, settings: Settings) -> Outcome:
     usable = [i for i, (p, n) in enumerate(zip(*data[1:], strict=True)) if p and n]
     scores = system.score_candidates(
         [data.queries[i] for i in usable],
-        [[*data.positive[i], *data.negative[i]] for i in usable],
+        [[text.strip() for text in (*data.positive[i], *data.negative[i])] for i in usable],
         task.instruction,
     )
     rows = [
@@ -150,14 +160,15 @@ def _reranking(task: Task, system: System, settings: Settings) -> Outcome:
         for i, values in zip(usable, scores, strict=True)
     ]
     per_query = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    return Outcome(mean_scores(per_query), {"id": np.array(usable), **per_query})
+    left_out = len(data.queries) - len(usable)
+    return Outcome(mean_scores(per_query), {"id": np.array(usable), **per_query}, left_out)
 
 
 def _classification(task: Task, system: Dense, settings: Settings) -> Outcome:
     data = task.data
     assert isinstance(data, Classification)
     rng = random.Random(settings.seed)
-    test = _sample(range(len(data.texts)), settings.limit, rng)
+    test = sampled(len(data.texts), settings.limit, rng)
     if settings.quick:
         draws = probes.quick_draws(data.train_labels, settings.per_label, 5, rng)
     else:
@@ -181,7 +192,7 @@ def _clustering(task: Task, system: Dense, settings: Settings) -> Outcome:
     data = task.data
     assert isinstance(data, Clustering)
     limit = None if settings.limit is None else 2 * settings.limit
-    rows = _sample(range(len(data.texts)), limit, random.Random(settings.seed))
+    rows = sampled(len(data.texts), limit, random.Random(settings.seed))
     labels = [data.labels[i] for i in rows]
     embeddings = _embed(task, system, settings, [data.texts[i] for i in rows])
     if settings.quick:
@@ -236,7 +247,8 @@ def _summarization(task: Task, system: Dense, settings: Settings) -> Outcome:
         for human, machine, relevance in zip(parts[::2], parts[1::2], data.relevance, strict=True)
     ]
     per_text = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    return Outcome(mean_scores(per_text), {"id": np.arange(len(rows)), **per_text})
+    alike = int(np.isnan(per_text["cosine_spearman"]).sum())
+    return Outcome(mean_scores(per_text), {"id": np.arange(len(rows)), **per_text}, alike)
 
 
 def _embed(task: Task, system: Dense, settings: Settings, texts: Sequence[str]) -> np.ndarray:
@@ -244,8 +256,9 @@ def _embed(task: Task, system: Dense, settings: Settings, texts: Sequence[str]) 
     return metrics.unit_rows(embeddings) if settings.quick else embeddings
 
 
-def _sample(rows: Sequence[int], limit: int | None, rng: random.Random) -> list[int]:
-    return rng.sample(rows, limit) if limit and len(rows) > limit else list(rows)
+def sampled(count: int, limit: int | None, rng: random.Random) -> list[int]:
+    """At most `limit` of the rows 0 ... `count`, in the order drawn; all of them in theirs."""
+    return rng.sample(range(count), limit) if limit and count > limit else list(range(count))
 
 
 _RANKED: dict[str, Callable[[Task, System, Settings], Outcome]] = {

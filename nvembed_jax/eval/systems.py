@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
@@ -36,18 +37,23 @@ class Dense:
     """An embedding model; `encoding` are further options of its encoding methods.
 
     Attributes:
-        fingerprint: the model's.
-        weights: of its parameters where it shows them: the fingerprint of an `Embedder` that was
-            made of arrays, and not loaded, knows nothing of them.
+        model, encoding: as given. fingerprint: the model's.
         takes_instructions: whether the model has a template for them.
     """
 
     def __init__(self, model: EmbeddingModel, encoding: Mapping[str, Any] | None = None) -> None:
-        self._model, self._encoding = model, dict(encoding or {})
+        self.model, self.encoding = model, dict(encoding or {})
         self.fingerprint = model.fingerprint
-        self.weights = _checksums(getattr(model, "params", None))
         text = getattr(getattr(model, "config", None), "text", None)
         self.takes_instructions = getattr(text, "query_template", "as asked") is not None
+
+    @cached_property
+    def weights(self) -> str:
+        """A hash of the parameters where the model shows them, else "".
+
+        The fingerprint of an `Embedder` that was made of arrays, not loaded, knows nothing of them.
+        """
+        return _checksums(getattr(self.model, "params", None))
 
     def scores_type(self, type: str) -> bool:
         """Whether tasks of this type can be scored: all of them."""
@@ -55,7 +61,16 @@ class Dense:
 
     def embed(self, texts: Sequence[str], instruction: str) -> Float[np.ndarray, "N D"]:
         """Embeddings of a symmetric task: every text carries the instruction; unscaled."""
-        return self._encode(self._model.encode, texts, task=self._task(instruction))
+        return self._encode(self.model.encode, texts, task=self._task(instruction))
+
+    def embed_queries(self, texts: Sequence[str], instruction: str) -> Float[np.ndarray, "Q D"]:
+        """Embeddings of queries, with the instruction where the model takes one; unscaled."""
+        task = self._task(instruction)
+        return self._encode(self.model.encode_query, texts, "query", task=task)
+
+    def embed_passages(self, texts: Sequence[str]) -> Float[np.ndarray, "P D"]:
+        """Embeddings of passages, which carry no instruction; unscaled."""
+        return self._encode(self.model.encode_document, texts, "passage")
 
     def rank(
         self, data: Retrieval, queries: Sequence[str], instruction: str, k: int,
@@ -66,11 +81,11 @@ class Dense:
         The corpus is encoded and searched block by block, and is never held as a whole. Of equal
         scores the passage of the lower `tie_order` comes first.
         """
-        embedded = self._queries(queries, instruction)
+        embedded = unit_rows(self.embed_queries(queries, instruction))
         best = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         start = 0
         for texts in _blocks(passages_of(data), PASSAGE_BLOCK):
-            passages = unit_rows(self._encode(self._model.encode_document, texts))
+            passages = unit_rows(self.embed_passages(texts))
             # The search puts the lower of equal rows first, so rows go in by their tie order.
             order = np.argsort(tie_order[start : start + len(texts)])
             scores, rows = top_k(embedded, passages[order], min(k, len(texts)))
@@ -82,16 +97,17 @@ class Dense:
         self, queries: Sequence[str], candidates: Candidates, instruction: str
     ) -> list[Float[np.ndarray, " C"]]:
         """The cosine of each query with each of its own candidates."""
-        embedded = self._queries(queries, instruction)
+        embedded = unit_rows(self.embed_queries(queries, instruction))
         flat = [text for texts in candidates for text in texts]
-        passages = unit_rows(self._encode(self._model.encode_document, flat))
+        passages = unit_rows(self.embed_passages(flat))
+        if passages.shape[1] != embedded.shape[1]:
+            raise ValueError(
+                f"the model's embeddings of queries and passages differ in width: "
+                f"{embedded.shape[1]} and {passages.shape[1]}"
+            )
         ends = np.cumsum([len(texts) for texts in candidates])[:-1]
         parts = np.split(passages, ends)
         return [part @ query for part, query in zip(parts, embedded, strict=True)]
-
-    def _queries(self, texts: Sequence[str], instruction: str) -> Float[np.ndarray, "Q D"]:
-        task = self._task(instruction)
-        return unit_rows(self._encode(self._model.encode_query, texts, "query", task=task))
 
     def _task(self, instruction: str) -> str | None:
         return instruction if instruction and self.takes_instructions else None
@@ -101,12 +117,17 @@ class Dense:
     ) -> Float[np.ndarray, "N D"]:
         """Every distinct text is encoded once."""
         row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-        distinct = np.asarray(encode(list(row_of), **kwargs, **self._encoding), np.float32)
-        if distinct.ndim != 2 or len(distinct) != len(row_of):
+        given = encode(list(row_of), **kwargs, **self.encoding)
+        try:
+            distinct = np.asarray(given, np.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"expected embeddings of the model; got no matrix ({error})") from None
+        if distinct.ndim != 2 or len(distinct) != len(row_of) or not distinct.shape[1]:
             raise ValueError(
                 f"expected embeddings [{len(row_of)}, D] of the model; got {distinct.shape}"
             )
-        check_finite(distinct, what, 0)
+        with np.errstate(invalid="ignore"):  # infinities of both signs: an error, not a warning
+            check_finite(distinct, what, 0)
         return distinct[[row_of[text] for text in texts]]
 
 

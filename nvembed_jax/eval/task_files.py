@@ -149,6 +149,8 @@ def _qrels(
             qrels.setdefault(query, {})[passage] = int(grade)
     if not qrels:
         raise ValueError(f"{path}: no judgements in it; expected at least one")
+    if not any(grade > 0 for grades in qrels.values() for grade in grades.values()):
+        raise ValueError(f"{path}: no score is above 0: no query has a relevant passage")
     return qrels
 
 

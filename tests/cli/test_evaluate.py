@@ -118,8 +118,9 @@ def test_failures_are_one_line_and_write_nothing(nvembed, one_error, sets, tmp_p
     (sets / "broken" / "task.json").write_text("{")
     good, out = sets / "pairs", tmp_path / "r.json"
     for args, code, part in (
-        (("--tasks", sets, "-o", out), 1, "task.json:1: not JSON"),
+        (("--tasks", sets / "broken", "-o", out), 1, "task.json:1: not JSON"),
         (("--tasks", tmp_path / "no", "-o", out), 1, "no such folder"),
+        (("--tasks", tmp_path / "no", sets / "broken", "-o", out), 1, "none of the 2 tasks"),
         (("--tasks", good, "-o", tmp_path / "no" / "r.json"), 1, "there is no folder"),
         (("--tasks", good, "-o", tmp_path / "r.txt"), 2, "-o takes a .json file"),
         (("--tasks", good, "-o", out, "--plot", "p.txt"), 2, "--plot takes .pdf"),
@@ -131,6 +132,62 @@ def test_failures_are_one_line_and_write_nothing(nvembed, one_error, sets, tmp_p
     ):
         assert part in one_error(nvembed("evaluate", *args), code)
     assert sorted(os.listdir(tmp_path)) == ["sets"]
+
+
+def test_what_fails_is_told_and_the_rest_is_written(nvembed, sets, tmp_path, monkeypatch):
+    (sets / "broken").mkdir()
+    (sets / "broken" / "task.json").write_text("{")
+    (sets / "animals" / "qrels.tsv").unlink()
+    out, report = tmp_path / "r.json", tmp_path / "r.md"
+    args = ("--tasks", sets, tmp_path / "no", "-o", out, "--report", report, "--baseline", "bm25")
+    result = nvembed("evaluate", *args)
+    assert result.code == 1
+    *notes, wrote, wrote_report, last = result.err.splitlines()
+    assert [note.partition(" failed: ")[0] for note in notes] == [
+        "nvembed: animals", "nvembed: broken", "nvembed: no",
+    ]  # fmt: skip
+    assert "qrels.tsv: no such file" in notes[0]
+    assert "task.json:1: not JSON" in notes[1]
+    assert "no such folder" in notes[2]
+    assert (wrote, wrote_report) == (f"nvembed: wrote {out}", f"nvembed: wrote {report}")
+    assert last.startswith("nvembed: error: ")
+    assert last.endswith("failed: animals, broken, no")
+    document = json.loads(out.read_text())
+    assert list(document["tasks"]) == ["pairs"]
+    assert list(document["failed"]) == ["animals", "broken", "no"]
+    assert "qrels.tsv: no such file" in report.read_text()
+    assert "Traceback" not in result.err
+    monkeypatch.setenv("NVEMBED_DEBUG", "1")
+    with pytest.raises(ValueError, match="failed: animals, broken, no"):
+        nvembed("evaluate", *args)
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_others(nvembed, sets, tmp_path, model_folder):
+    out = tmp_path / "r.json"
+    args = ("--tasks", sets, "-o", out, "-m", tmp_path / "nomodel", "-m", model_folder)
+    result = nvembed("evaluate", *args, "--report", tmp_path / "r.md", "--plot", tmp_path / "r.svg")
+    assert result.code == 1
+    assert result.err.splitlines()[0].startswith(
+        f"nvembed: {tmp_path / 'nomodel'} failed: no model"
+    )
+    document = json.loads(out.read_text())
+    assert (document["tasks"], list(document["failed"])) == ({}, ["animals", "pairs"])
+    (other,) = document["others"]
+    assert (list(other["tasks"]), other["failed"]) == (["animals", "pairs"], {})
+    assert "| failed |" in (tmp_path / "r.md").read_text()
+
+
+def test_tasks_of_mteb_go_to_mteb(nvembed, one_error, sets, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "nvembed_jax.eval.mteb_encoder.hub_tasks", lambda names: asked.append(list(names)) or []
+    )
+    out = tmp_path / "r.json"
+    assert nvembed("evaluate", "--tasks", sets, "--mteb", "SciFact", "-o", out).code == 0
+    args = ("--mteb", "SciFact", "STS12", "--mteb", "NQ", "-o", out)
+    assert "got 0 and 1" in one_error(nvembed("evaluate", *args), 1)
+    assert asked == [["SciFact"], ["SciFact", "NQ", "STS12"]]
+    assert "give --tasks DIR or --mteb NAME" in one_error(nvembed("evaluate", "-o", out), 2)
 
 
 def test_help_shows_examples_and_imports_nothing_heavy(nvembed):

@@ -103,6 +103,7 @@ def test_queries_without_judgements_are_left_out(make_task):
     task = load_task(make_task("retrieval"))
     outcome = score_task(task, Dense(FakeModel()), Settings())
     assert outcome.examples["id"].tolist() == ["q0", "q1", "q2", "q3"]
+    assert outcome.left_out == 1
     seed = next(s for s in range(99) if random.Random(s).sample(range(5), 1) == [4])
     with pytest.raises(ValueError, match="none of the 1 queries has judgements"):
         score_task(task, Dense(FakeModel()), Settings(limit=1, seed=seed))
@@ -114,6 +115,18 @@ def test_rows_without_positives_or_negatives_are_left_out(make_task):
     task = load_task(make_task("reranking", reranking=rows))
     outcome = score_task(task, Dense(FakeModel()), Settings())
     assert outcome.examples["id"].tolist() == list(range(2, 20))
+    assert outcome.left_out == 2
+
+
+def test_spaces_around_candidates_do_not_reach_the_model(make_task):
+    seen = []
+    model = FakeModel()
+    embed = model.encode_document
+    model.encode_document = lambda inputs, **kw: seen.extend(inputs) or embed(inputs, **kw)
+    rows = reranking_rows()
+    rows[0]["positive"] = [f"  {rows[0]['positive'][0]}\n"]
+    score_task(load_task(make_task("reranking", reranking=rows)), Dense(model), Settings())
+    assert all(text == text.strip() for text in seen)
 
 
 def test_blocks_of_the_corpus_do_not_change_the_ranking(make_task, monkeypatch):
