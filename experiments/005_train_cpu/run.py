@@ -5,7 +5,7 @@ pairs, same batch and lengths, in turns.
 
 Real all-MiniLM-L6-v2, trained in full with AdamW. Every arm is a process of its own; the arms take
 turns. An arm's figure is the median time of a step behind the first ones, in which our side
-compiles; what compiling costs is reported beside it. Writes results.jsonl beside this file.
+compiles; what compiling costs is reported beside it. Appends to results.jsonl beside this file.
 """
 
 from __future__ import annotations
@@ -175,12 +175,14 @@ def work(options: argparse.Namespace) -> None:
 def facts(options: argparse.Namespace) -> dict[str, Any]:
     """What the figures depend on."""
     digest = hashlib.sha256(Path(options.data).read_bytes()).hexdigest()[:16]
+    command = ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     return {
+        "commit": commit,
         "date": datetime.date.today().isoformat(),
         "machine": platform.processor() or platform.machine(),
         "threads": options.threads,
         "steps": options.steps,
-        "rounds": options.rounds,
         "length": LENGTH,
         "data": {"name": Path(options.data).parent.name, "sha256": digest},
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -198,21 +200,19 @@ def main() -> None:
     if options.worker:
         work(options)
         return
-    rows = []
-    for number in range(options.rounds):
+    about = facts(options)
+    for _ in range(options.rounds):
         for task, (batch, chunk, _) in TASKS.items():
             for arm in ARMS:
                 seconds = run_arm(arm, task, options)
                 step = statistics.median(seconds[WARM_UP:])
-                rows.append(
-                    {
-                        "round": number, "task": task, "arm": arm, "batch": batch, "chunk": chunk,
-                        "step_s": step, "examples_per_s": batch / step, "total_s": sum(seconds),
-                    }
-                )  # fmt: skip
-                print(f"{number} {task:12} {arm:44} {batch / step:8.1f} examples/s", flush=True)
-    lines = [json.dumps(facts(options)), *(json.dumps(row) for row in rows)]
-    (HERE / "results.jsonl").write_text("\n".join(lines) + "\n", encoding="utf8")
+                row = {
+                    "task": task, "arm": arm, "batch": batch, "chunk": chunk, "step_s": step,
+                    "examples_per_s": batch / step, "total_s": sum(seconds), **about,
+                }  # fmt: skip
+                with (HERE / "results.jsonl").open("a", encoding="utf8") as out:
+                    out.write(json.dumps(row) + "\n")
+                print(f"{task:12} {arm:44} {batch / step:8.1f} examples/s", flush=True)
 
 
 if __name__ == "__main__":
