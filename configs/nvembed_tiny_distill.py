@@ -18,9 +18,9 @@ experiments/016_nvembed_tiny/build.py makes PAIRS, start and teacher, and runs t
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ml_collections import ConfigDict
+
+from nvembed_jax.train.config_file import weighted_sources
 
 WIDTHS = (64, 128, 256)
 # Share of the batches: thousands of examples, capped. Sets whose licence lets a model be shared.
@@ -76,7 +76,7 @@ def get_config(pairs: str = "") -> ConfigDict:
     config.stage1 = ConfigDict(
         {
             "data": "",
-            "sources": sources(WEIGHTS | LABELLED, pairs),
+            "sources": weighted_sources(WEIGHTS | LABELLED, pairs),
             "steps": 8000,
             "batch_size": 128,
             "negatives": 0,
@@ -98,13 +98,3 @@ def get_config(pairs: str = "") -> ConfigDict:
         }
     )
     return config
-
-
-def sources(weights: dict[str, float], folder: str = "") -> dict[str, dict]:
-    """A source a set: FOLDER/NAME.jsonl.gz where there is one, else FOLDER/NAME, or as built."""
-    out = {}
-    for name, weight in weights.items():
-        file = Path(folder) / f"{name}.jsonl.gz"
-        place = file if file.is_file() else Path(folder) / name
-        out[name] = {"data": str(place) if folder else f"tfds:{name}", "weight": float(weight)}
-    return out

@@ -16,9 +16,9 @@ Without ":FOLDER" they are read as built (tfds:NAME); --config.stage1.data=FILE.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ml_collections import ConfigDict
+
+from nvembed_jax.train.config_file import weighted_sources
 
 # Share of the texts: thousands of examples, capped.
 WEIGHTS = {
@@ -63,7 +63,7 @@ def get_config(folder: str = "") -> ConfigDict:
         {
             "objective": "causal_lm",
             "data": "",
-            "sources": sources(WEIGHTS, folder),
+            "sources": weighted_sources(WEIGHTS, folder),
             "steps": 300,
             "batch_size": 32,
             "negatives": 1,
@@ -80,13 +80,3 @@ def get_config(folder: str = "") -> ConfigDict:
         }
     )
     return config
-
-
-def sources(weights: dict[str, float], folder: str = "") -> dict[str, dict]:
-    """A source a set: FOLDER/NAME.jsonl.gz where there is one, else FOLDER/NAME, or as built."""
-    out = {}
-    for name, weight in weights.items():
-        mined = Path(folder) / f"{name}.jsonl.gz"
-        place = mined if mined.is_file() else Path(folder) / name
-        out[name] = {"data": str(place) if folder else f"tfds:{name}", "weight": float(weight)}
-    return out

@@ -39,6 +39,20 @@ def load_config(path: str | Path, overrides: Mapping[str, str] | None = None) ->
     return config
 
 
+def weighted_sources(
+    weights: Mapping[str, float | int], folder: str = ""
+) -> dict[str, dict[str, Any]]:
+    """A stage's sources, one a set: FOLDER/NAME.jsonl.gz where there is one, else FOLDER/NAME;
+    without a folder as built ("tfds:NAME").
+    """
+    out = {}
+    for name, weight in weights.items():
+        file = Path(folder) / f"{name}.jsonl.gz"
+        place = file if file.is_file() else Path(folder) / name
+        out[name] = {"data": str(place) if folder else f"tfds:{name}", "weight": float(weight)}
+    return out
+
+
 def parse_overrides(arguments: Sequence[str]) -> dict[str, str]:
     """`--config.a.b=1` and `--config.a.b 1` to {"a.b": "1"}.
 
