@@ -7,6 +7,8 @@ The conventions are those of sentence-transformers' `quantize_embeddings`: per-d
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Num, Shaped, UInt8
 
@@ -40,6 +42,14 @@ def unit(embeddings: Float[np.ndarray, "*N D"]) -> Float[np.ndarray, "*N D"]:
     """Rows scaled to length one; zero rows stay zero."""
     norms = np.linalg.norm(embeddings, axis=-1, keepdims=True)
     return embeddings / np.where(norms == 0, 1, norms)
+
+
+def similarity(a: Any, b: Any) -> Float[np.ndarray, "N M"]:
+    """Cosine similarities of embeddings [N, D] and [M, D]; a vector counts as one row."""
+    left, right = (np.atleast_2d(np.asarray(x, np.float32)) for x in (a, b))
+    if left.shape[-1] != right.shape[-1]:
+        raise ValueError(f"embeddings differ in width: {left.shape[-1]} and {right.shape[-1]}")
+    return unit(left) @ unit(right).T
 
 
 def embedding_ranges(embeddings: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "2 D"]:

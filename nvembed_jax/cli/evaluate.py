@@ -131,7 +131,7 @@ def command(
     _evaluate(
         [*folders, *(more if folders else ())],
         hub,
-        {name or "default": partial(_load, name or None, **loading) for name in names},
+        {name or "default": partial(options.load_model, name or None, **loading) for name in names},
         {"out": out, "report": report, "plot": plot},
         {
             "baselines": [str(name) for name in dict.fromkeys(baselines or ())],
@@ -185,13 +185,6 @@ def _evaluate(
     failed = dict.fromkeys(name for run in runs for name in run.failed)
     if failed:
         raise ValueError(f"not everything could be scored; failed: {', '.join(failed)}")
-
-
-def _load(name: str | None, **loading: Any) -> Any:
-    """The model of that name: remote ones are spelt FLAVOUR:[URL#]MODEL."""
-    from nvembed_jax.interop import is_remote, open_model
-
-    return (open_model if is_remote(name) else options.load_model)(name, **loading)
 
 
 def _task_folders(folders: list[Path]) -> list[Path]:

@@ -145,10 +145,7 @@ class RemoteEmbedder:
     def similarity(self, a: Any, b: Any) -> np.ndarray:
         """Cosine similarities [N, M] of embeddings [N, D] and [M, D]; a vector counts as one
         row."""
-        left, right = (np.atleast_2d(np.asarray(x, np.float32)) for x in (a, b))
-        if left.shape[-1] != right.shape[-1]:
-            raise ValueError(f"embeddings differ in width: {left.shape[-1]} and {right.shape[-1]}")
-        return codes.unit(left) @ codes.unit(right).T
+        return codes.similarity(a, b)
 
     def _query_prefix(self, task: str | None) -> str:
         if self.endpoint.send_task:
