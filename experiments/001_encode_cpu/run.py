@@ -1,5 +1,5 @@
 """Encoding speed on a CPU: nvembed_jax against sentence-transformers, same weights, same texts, in
-turns.
+turns; and nvembed-tiny, the bundled model, beside them.
 
     python experiments/001_encode_cpu/run.py --data FOLDER [--rounds 7] [--threads 2]
 
@@ -29,16 +29,25 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
+MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 ARMS = {
     "sentence-transformers float32": ("st", "float32"),
     "sentence-transformers bfloat16": ("st", "bfloat16"),
     "nvembed_jax float32": ("jax", "float32"),
     "nvembed_jax bfloat16": ("jax", "bfloat16"),
+    "nvembed-tiny float32": ("tiny", "float32"),
+    "nvembed-tiny bfloat16": ("tiny", "bfloat16"),
 }
+REFERENCES = {"tiny": "nvembed-tiny float32"}  # by kind; of the others:
+REFERENCE = "sentence-transformers float32"
+LENGTH = 256  # tokens that every arm reads
 PAIRS = (
     ("nvembed_jax float32", "sentence-transformers float32"),
     ("nvembed_jax bfloat16", "sentence-transformers bfloat16"),
     ("nvembed_jax bfloat16", "sentence-transformers float32"),
+    ("nvembed-tiny float32", "nvembed_jax float32"),
+    ("nvembed-tiny float32", "sentence-transformers float32"),
+    ("nvembed-tiny bfloat16", "sentence-transformers bfloat16"),
 )
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "transformers", "sentence-transformers", "tokenizers")
 
@@ -66,7 +75,7 @@ def worker(kind: str, dtype: str, threads: int, texts_file: str) -> None:
     texts = json.loads(Path(texts_file).read_text())
     encode = make_encoder(kind, dtype, threads)
     for name in texts:  # compiles every batch shape; the peer has nothing to compile
-        encode(texts[name] if kind == "jax" else texts[name][:64])
+        encode(texts[name][:64] if kind == "st" else texts[name])
     encode(texts["queries"][0])
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
@@ -96,7 +105,7 @@ def make_encoder(kind: str, dtype: str, threads: int):
         from nvembed_jax.checkpoint import resolve_model
 
         torch.set_num_threads(threads)
-        model = SentenceTransformer(str(resolve_model(None)), device="cpu")
+        model = SentenceTransformer(str(resolve_model(MODEL)), device="cpu")
         model = model.to(getattr(torch, dtype))
 
         def encode(texts):
@@ -106,8 +115,8 @@ def make_encoder(kind: str, dtype: str, threads: int):
         return encode
     from nvembed_jax import Embedder
 
-    model = Embedder.from_pretrained(dtype=dtype)
-    return lambda texts: model.encode(texts, show_progress_bar=False)
+    model = Embedder.from_pretrained(None if kind == "tiny" else MODEL, dtype=dtype)
+    return lambda texts: model.encode(texts, max_length=LENGTH, show_progress_bar=False)
 
 
 class Arm:
@@ -203,8 +212,10 @@ def main() -> None:
         for name, arm in arms.items():
             arm.ask(f"save queries {paths[name]}")
             arm.close()
-        reference = np.load(paths["sentence-transformers float32"])
-        cosine = {n: float((np.load(p) * reference).sum(1).min()) for n, p in paths.items()}
+        cosine = {}
+        for name, (kind, _) in ARMS.items():
+            reference = np.load(paths[REFERENCES.get(kind, REFERENCE)])
+            cosine[name] = float((np.load(paths[name]) * reference).sum(1).min())
     result = {
         "experiment": "001_encode_cpu",
         "date": datetime.date.today().isoformat(),

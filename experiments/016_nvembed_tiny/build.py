@@ -9,7 +9,10 @@ are cleaned of. Every step leaves its result in DIR under its name:
     sets/       rows of each set, without texts of evaluation sets
     tokenizer/  24,000 pieces, learned from them
     teacher/    all-MiniLM-L6-v2, its embeddings turned to their principal axes
-    start/      a token table from the teacher under blocks that are the identity
+    labels/     the teacher's embeddings of all texts
+    table/      a token table made from the teacher's embeddings of the pieces
+    static/     the run of configs/nvembed_tiny_static.py: the table, trained
+    start/      that table under blocks that are the identity
     distill/    the run of configs/nvembed_tiny_distill.py
     mined/      the rows with hard negatives
     stages/     the run of configs/nvembed_tiny.py; stages/model is the model
@@ -21,15 +24,21 @@ import argparse
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from nvembed_jax import Embedder
 from nvembed_jax.checkpoint.saving import save_model
+from nvembed_jax.checkpoint.store import load_config as load_model_config
+from nvembed_jax.checkpoint.store import load_params
 from nvembed_jax.compress import static_start
+from nvembed_jax.config import ModelConfig
 from nvembed_jax.data.examples import Example, example_to_json, read_examples
 from nvembed_jax.data.row_file import row_writer
 from nvembed_jax.data.sources import open_source
@@ -38,12 +47,20 @@ from nvembed_jax.text.tokenizer_training import train_tokenizer
 from nvembed_jax.train.config_file import load_config
 from nvembed_jax.train.recipe import parse_recipe
 from nvembed_jax.train.start import resolve_config
+from nvembed_jax.train.teacher import Teacher
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-DISTILL, STAGES = CONFIGS / "nvembed_tiny_distill.py", CONFIGS / "nvembed_tiny.py"
+STATIC, DISTILL, STAGES = (
+    CONFIGS / f"nvembed_tiny{part}.py" for part in ("_static", "_distill", "")
+)
 CAP = 40_000  # rows of a set, at most
 AXES_TEXTS = 20_000  # that the teacher's axes are taken from
+LABELLED = 4096  # texts that the teacher embeds at a time
 SEED = 0
+DTYPE = "bfloat16"  # of labelling, training and mining
+Changes = Mapping[str, str]  # of a recipe's values, by dotted name
+NONE: Changes = MappingProxyType({})
+TEACHER = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def nvembed(*arguments: Any) -> None:
@@ -72,7 +89,8 @@ def make_sets(work: Path, data: Path | None) -> None:
                 rows = random.Random(SEED).sample(range(len(source)), min(CAP, len(source)))
                 rng = np.random.default_rng(SEED)
                 for row in sorted(rows):
-                    write({**example_to_json(source.get(row, rng)), "source": name})
+                    example = replace(source.get(row, rng), task=None)
+                    write({**example_to_json(example), "source": name})
     clean = work / "clean.jsonl.gz"
     if not clean.exists():
         against = [path.parent for path in sorted(data.glob("*/task.json"))] if data else []
@@ -99,38 +117,80 @@ def texts_of(folder: Path) -> Iterator[str]:
             yield from (example.query, *example.positives, *example.negatives)
 
 
-def make_tokenizer(work: Path, vocab_size: int) -> None:
+def make_tokenizer(work: Path, config: Path, changes: Changes = NONE) -> None:
     """Learns the vocabulary."""
     folder = work / "tokenizer"
     if (folder / "tokenizer.json").exists():
         return
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab_size = load_config(config, changes).model.overrides.backbone.vocab_size
     files = train_tokenizer(texts_of(work / "sets"), vocab_size)
     for name, content in sorted(files.items()):
         (folder / name).write_bytes(content)
 
 
-def make_start(work: Path, teacher: str | None) -> None:
-    """The teacher along its axes, and the start."""
-    recipe = parse_recipe(
-        load_config(DISTILL, {"model.path": "", "model.tokenizer": str(work / "tokenizer")})
-    )
-    config, _ = resolve_config(recipe)
-    if (work / "start" / "config.json").exists():
+def make_teacher(work: Path, teacher: str) -> None:
+    """The teacher along its axes."""
+    if (work / "teacher" / "config.json").exists():
         return
     model = Embedder.from_pretrained(teacher)
     texts = list(texts_of(work / "sets"))
     sample = random.Random(SEED).sample(texts, min(AXES_TEXTS, len(texts)))
-    axes = static_start.sample_axes(model, sample, config.embed_dim)
-    if not (work / "teacher" / "config.json").exists():
-        static_start.save_rotated(teacher, axes, work / "teacher")
-    tokenizer = Tokenizer.from_folder(work / "tokenizer", config.text)
-    params = static_start.static_start(config, tokenizer, model, axes, texts, SEED)
+    axes = static_start.sample_axes(model, sample, config_of(STATIC, work).embed_dim)
+    static_start.save_rotated(teacher, axes, work / "teacher")
+
+
+def config_of(config: Path, work: Path, changes: Changes = NONE) -> ModelConfig:
+    """The model of a recipe."""
+    places = {"model.path": "", "model.tokenizer": str(work / "tokenizer"), **changes}
+    return resolve_config(parse_recipe(load_config(config, places)))[0]
+
+
+def make_table(work: Path, config: Path, changes: Changes = NONE) -> None:
+    """A static embedder, untrained."""
+    if (work / "table" / "config.json").exists():
+        return
+    model_config = config_of(config, work, changes)
+    teacher = Embedder.from_pretrained(work / "teacher")
+    tokenizer = Tokenizer.from_folder(work / "tokenizer", model_config.text)
+    axes = np.eye(teacher.config.embed_dim, dtype=np.float32)
+    texts = texts_of(work / "sets")
+    params = static_start.static_start(model_config, tokenizer, teacher, axes, texts, SEED)
+    save_model(work / "table", model_config, params, src_folder=work / "tokenizer")
+
+
+def make_start(work: Path) -> None:
+    """The trained table under blocks that are the identity."""
+    if (work / "start" / "config.json").exists():
+        return
+    source, config = work / "static" / "model", config_of(DISTILL, work)
+    static = load_params(source, load_model_config(source))
+    params = static_start.grown(config, static["backbone"], SEED)
     save_model(work / "start", config, params, src_folder=work / "tokenizer")
 
 
-def make_mined(work: Path, dtype: str) -> None:
-    """Hard negatives of the teacher for the sets that bring none; four a row."""
+def make_labels(work: Path) -> None:
+    """The teacher's embeddings of all texts, where the runs look for them."""
+    recipe = load_config(DISTILL)
+    done = work / "labels" / "done"
+    if done.exists():
+        return
+    teacher = Teacher(
+        str(work / "teacher"),
+        dtype=DTYPE,
+        max_length=recipe.teacher_length,
+        cache=work / "labels",
+    )
+    texts = sorted(set(texts_of(work / "sets")))
+    random.Random(SEED).shuffle(texts)
+    for first in tqdm(range(0, len(texts), LABELLED), desc="labelling", unit_scale=LABELLED):
+        block = texts[first : first + LABELLED]
+        teacher([""] * len(block), block)
+    done.touch()
+
+
+def make_mined(work: Path) -> None:
+    """Hard negatives of the distilled model for the sets that bring none; four a row."""
     (work / "mined").mkdir(exist_ok=True)
     for path in sorted((work / "sets").iterdir()):
         done = work / "mined" / path.name
@@ -139,15 +199,29 @@ def make_mined(work: Path, dtype: str) -> None:
         if path.is_dir() or any(example.negatives for example in read_examples(path)):
             done.symlink_to(path.resolve())
         else:
-            options = ("-m", work / "teacher", "-n", 4, "--max-length", 128, "--dtype", dtype)
+            model = work / "distill" / "model"
+            options = ("-m", model, "-n", 4, "--max-length", 128, "--dtype", DTYPE)
             nvembed("mine", path, "-o", done, *options)
 
 
-def run(config: Path, sets: Path, workdir: Path, start: Path, work: Path, dtype: str) -> None:
+def overrides(work: Path, start: Path, changes: Changes = NONE) -> list[str]:
+    """Options of `nvembed train`: where the run finds what was made for it."""
+    values = {
+        "model.path": start,
+        "teacher": work / "teacher",
+        "teacher_cache": work / "labels",
+        "compute.dtype": DTYPE,
+        **changes,
+    }
+    return [f"--config.{key}={value}" for key, value in values.items()]
+
+
+def run(
+    config: Path, sets: Path, workdir: Path, start: Path, work: Path, changes: Changes = NONE
+) -> None:
     """Trains, or goes on."""
-    values = {"model.path": start, "teacher": work / "teacher", "compute.dtype": dtype}
-    overrides = [f"--config.{key}={value}" for key, value in values.items()]
-    nvembed("train", "--config", f"{config}:{sets}", "--workdir", workdir, *overrides)
+    options = overrides(work, start, changes)
+    nvembed("train", "--config", f"{config}:{sets}", "--workdir", workdir, *options)
 
 
 def main() -> None:
@@ -156,18 +230,20 @@ def main() -> None:
     )
     parser.add_argument("--work", required=True, type=Path)
     parser.add_argument("--data", type=Path, help="folder of sets; default: as built by TFDS")
-    parser.add_argument("--teacher", default=None, help="default: the bundled all-MiniLM-L6-v2")
-    parser.add_argument("--dtype", default="bfloat16", help="of training and mining")
+    parser.add_argument("--teacher", default=TEACHER, help="default: %(default)s")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     work = args.work.resolve()
     make_sets(work, args.data)
-    vocab_size = load_config(DISTILL).model.overrides.backbone.vocab_size
-    make_tokenizer(work, vocab_size)
-    make_start(work, args.teacher)
-    run(DISTILL, work / "sets", work / "distill", work / "start", work, args.dtype)
-    make_mined(work, args.dtype)
-    run(STAGES, work / "mined", work / "stages", work / "distill" / "model", work, args.dtype)
+    make_tokenizer(work, DISTILL)
+    make_teacher(work, args.teacher)
+    make_labels(work)
+    make_table(work, STATIC)
+    run(STATIC, work / "sets", work / "static", work / "table", work)
+    make_start(work)
+    run(DISTILL, work / "sets", work / "distill", work / "start", work)
+    make_mined(work)
+    run(STAGES, work / "mined", work / "stages", work / "distill" / "model", work)
     print(f"the model: {work / 'stages' / 'model'}")
 
 

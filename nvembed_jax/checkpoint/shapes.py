@@ -93,4 +93,4 @@ def _layer_norm(name: str, width: int) -> Shapes:
 
 
 def _stacked(layer: Shapes, count: int) -> Shapes:
-    return {f"layers.{name}": (count, *shape) for name, shape in layer.items()}
+    return {f"layers.{name}": (count, *shape) for name, shape in layer.items() if count}

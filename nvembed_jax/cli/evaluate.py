@@ -38,6 +38,12 @@ Examples:
 """
 
 
+BASELINE_HELP = (
+    "Also score this, on retrieval and reranking. hybrid: every model fused with BM25, as "
+    "`nvembed search --hybrid` does."
+)
+
+
 class Protocol(StrEnum):
     """How fits are drawn."""
 
@@ -49,6 +55,7 @@ class Baseline(StrEnum):
     """What a model can be held against."""
 
     bm25 = "bm25"
+    hybrid = "hybrid"
 
 
 Tasks = Annotated[
@@ -77,7 +84,7 @@ Models = Annotated[
 ]
 Baselines = Annotated[
     list[Baseline] | None,
-    typer.Option("--baseline", metavar="bm25", help="Also score this, on retrieval and reranking."),
+    typer.Option("--baseline", metavar="bm25|hybrid", help=BASELINE_HELP),
 ]
 Report = Annotated[Path | None, typer.Option("--report", help="Also write a Markdown report.")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Also write a plot: .svg, .png or .pdf.")]

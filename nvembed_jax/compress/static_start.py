@@ -104,15 +104,29 @@ def static_params(config: ModelConfig, table: Float[np.ndarray, "V D"], seed: in
     if table.shape != (backbone.vocab_size, backbone.embed_dim):
         wanted = (backbone.vocab_size, backbone.embed_dim)
         raise ValueError(f"the table has shape {table.shape}; the config needs {wanted}")
+    kept = np.ones(backbone.embed_dim, np.float32)
+    kept[-1] = 0.0
+    norm = jnp.asarray(kept - backbone.norm_offset)
+    return grown(config, {"embed_tokens": {"weight": table}, "norm": {"weight": norm}}, seed)
+
+
+def grown(config: ModelConfig, static: Params, seed: int = 0) -> Params:
+    """Parameters of `config` that embed as a model without blocks does.
+
+    Args:
+        static: that model's `backbone`: the table and the final norm's weight.
+        seed: of what is random: all but those, and the outputs of all blocks, which are zero.
+    """
     drawn = jax.jit(lambda key: init_params(config, key))(jax.random.key(seed))
     flat: dict[str, Any] = flatten_dict(drawn, sep=".")
     for name, leaf in flat.items():
         if name.endswith((*_OUTPUTS, "feed_forward.down.bias")):
             flat[name] = jnp.zeros_like(leaf)
-    flat["backbone.embed_tokens.weight"] = jnp.asarray(table)
-    kept = np.ones(backbone.embed_dim, np.float32)
-    kept[-1] = 0.0
-    flat["backbone.norm.weight"] = jnp.asarray(kept - backbone.norm_offset)
+    for name, leaf in flatten_dict(static, sep=".").items():
+        place = f"backbone.{name}"
+        if flat[place].shape != leaf.shape:
+            raise ValueError(f"{place} has shape {leaf.shape}; expected {flat[place].shape}")
+        flat[place] = jnp.asarray(leaf)
     return unflatten_dict(flat, sep=".")
 
 

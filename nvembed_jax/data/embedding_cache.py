@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 FORMAT = "nvembed_jax embeddings 1"
 _LOOKED_UP = 500  # keys in one query: SQLite's own limit on parameters was once 999
+_MAPPED = 1 << 36  # bytes of the file that are read without a copy
 _WAIT_S = 60.0  # for another process that writes
 
 
@@ -93,10 +94,11 @@ class EmbeddingCache:
     def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute(f"PRAGMA mmap_size = {_MAPPED}")
         with self._db:
+            # With row ids: without, a row longer than a quarter of a page gets pages of its own.
             self._db.execute(
-                "CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, value BLOB NOT NULL) "
-                "WITHOUT ROWID"
+                "CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, value BLOB NOT NULL)"
             )
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value BLOB NOT NULL)"

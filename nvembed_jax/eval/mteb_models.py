@@ -62,13 +62,7 @@ def config_facts(config: ModelConfig) -> dict[str, Any]:
 
 
 def _own_config() -> ModelConfig:
-    config = load_config(resolve_model(None))
-    if config.name != OWN_MODEL.rpartition("/")[2]:
-        raise FileNotFoundError(
-            f"{OWN_MODEL} is not installed: the bundled model is {config.name}; pass a model to "
-            f"MtebEncoder instead"
-        )
-    return config
+    return load_config(resolve_model(None))
 
 
 def _e5_large() -> ModelConfig:

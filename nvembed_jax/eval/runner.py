@@ -18,10 +18,17 @@ from typing import Any, NamedTuple, cast
 
 from nvembed_jax.data.writers import PendingFile
 from nvembed_jax.eval import results
+from nvembed_jax.eval.hybrid_system import Hybrid
 from nvembed_jax.eval.mteb_rows import MtebTask
 from nvembed_jax.eval.results import Run
 from nvembed_jax.eval.scoring import Outcome, Settings, score_task
-from nvembed_jax.eval.systems import BASELINES, Dense, EmbeddingModel, System
+from nvembed_jax.eval.systems import (
+    BASELINES,
+    Dense,
+    EmbeddingModel,
+    LexicalBaseline,
+    System,
+)
 from nvembed_jax.eval.tasks import Task, load_task
 from nvembed_jax.runtime import progress_bar
 from nvembed_jax.version import __version__
@@ -64,7 +71,8 @@ def evaluate(
             by name, each itself or a function that loads it when its turn comes.
         tasks: from `load_task`, or their folders (`find_tasks` lists those below a folder); or from
             `mteb_encoder.hub_tasks`, which mteb loads and scores by its own settings.
-        baselines: "bm25", on the retrieval and reranking tasks.
+        baselines: on the retrieval and reranking tasks: "bm25"; "hybrid": the fusion of each model
+            with it, under the name "MODEL + bm25".
         limit, seed, protocol, samples_per_label: see `Settings`.
         encoding: further options of the model's encoding methods (truncate_dim, batch_tokens, ...).
         show_progress_bar: None: when standard error is a terminal.
@@ -147,15 +155,20 @@ def _systems(
 ) -> dict[str, Callable[[], System]]:
     """By name, what makes each; a model is loaded when its turn comes."""
 
-    def dense(model: Any) -> Dense:
+    def system(kind: type[Dense], model: Any) -> Dense:
         if not hasattr(model, "encode_query"):
             model = cast("Callable[[], EmbeddingModel]", model)()
-        return Dense(model, encoding)
+        return kind(model, encoding)
 
-    return {
-        **{name: partial(dense, model) for name, model in models.items()},
-        **{name: BASELINES[name] for name in baselines},
+    found: dict[str, Callable[[], System]] = {
+        name: partial(system, Dense, model) for name, model in models.items()
     }
+    if "bm25" in baselines:
+        found["bm25"] = LexicalBaseline
+    if "hybrid" in baselines:
+        fused = {f"{name} + bm25": partial(system, Hybrid, model) for name, model in models.items()}
+        found |= fused
+    return found
 
 
 def _run(name: str, make: Callable[[], System], job: _Job, bar: Any, systems: int) -> Run:
@@ -196,7 +209,7 @@ def _run(name: str, make: Callable[[], System], job: _Job, bar: Any, systems: in
 def _can_score(system: System, task: Task | MtebTask) -> bool:
     """Whether a system scores tasks like this one; to mteb go only models of embeddings."""
     if isinstance(task, MtebTask):
-        return isinstance(system, Dense)
+        return isinstance(system, Dense) and not isinstance(system, Hybrid)
     return system.scores_type(task.type)
 
 
@@ -283,7 +296,7 @@ def _check(
             raise ValueError(f"unknown baseline {name!r}; expected {', '.join(BASELINES)}")
         if name in models:
             raise ValueError(f"a model is named {name!r} as the baseline is; rename the model")
-        if complete and not any(_can_score(BASELINES[name](), task) for task in tasks):
+        if complete and not any(_can_score(LexicalBaseline(), task) for task in tasks):
             raise ValueError(
                 f"the baseline {name} scores retrieval and reranking; no task is of these types"
             )

