@@ -15,7 +15,8 @@ are cleaned of. Every step leaves its result in DIR under its name:
     start/      that table under blocks that are the identity
     distill/    the run of configs/nvembed_tiny_distill.py
     mined/      the rows with hard negatives
-    stages/     the run of configs/nvembed_tiny.py; stages/model is the model
+    stages/     the run of configs/nvembed_tiny.py
+    nvembed-tiny/  its model with bfloat16 weights: what bundle.py puts into the package
 """
 
 from __future__ import annotations
@@ -200,8 +201,18 @@ def make_mined(work: Path) -> None:
             done.symlink_to(path.resolve())
         else:
             model = work / "distill" / "model"
-            options = ("-m", model, "-n", 4, "--max-length", 128, "--dtype", DTYPE)
+            options = ("-m", model, "-n", 4, "--max-length", 64, "--dtype", DTYPE)
             nvembed("mine", path, "-o", done, *options)
+
+
+def make_shipped(work: Path) -> None:
+    """The trained model in half the bytes."""
+    if (work / "nvembed-tiny" / "config.json").exists():
+        return
+    trained = work / "stages" / "model"
+    config = load_model_config(trained)
+    params = load_params(trained, config)
+    save_model(work / "nvembed-tiny", config, params, src_folder=trained, dtype=DTYPE)
 
 
 def overrides(work: Path, start: Path, changes: Changes = NONE) -> list[str]:
@@ -244,7 +255,8 @@ def main() -> None:
     run(DISTILL, work / "sets", work / "distill", work / "start", work)
     make_mined(work)
     run(STAGES, work / "mined", work / "stages", work / "distill" / "model", work)
-    print(f"the model: {work / 'stages' / 'model'}")
+    make_shipped(work)
+    print(f"the model: {work / 'nvembed-tiny'}")
 
 
 if __name__ == "__main__":

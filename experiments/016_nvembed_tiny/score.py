@@ -6,8 +6,8 @@ DIR: what build.py and control.py left; FOLDER: evaluation sets (docs/evaluate.m
 scored by the quick protocol at 128 tokens, 1,000 queries or texts a set; what is scored already is
 not scored again. The parts' worth is shown by models without them:
 
-    stages/model without its decoder layers, without its latent block (the trained model, cut);
-    static/model (neither, trained for itself); control/static/model (neither, at the same bytes)
+    cut/: nvembed-tiny without its decoder layers, without its latent block (trained with them);
+    static/model: neither, trained for itself; control/static/model: neither, at the same bytes
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from nvembed_jax.checkpoint.store import load_config, load_params
 
 OUT = Path(__file__).parent / "results.json"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+TINY = "nvembed-tiny"
 MODELS = (
-    "stages/model", MINILM, "table", "static/model", "control/static/model", "distill/model",
+    TINY, MINILM, "table", "static/model", "control/static/model", "distill/model",
     "stages/models/stage1", "cut/no_layers", "cut/no_latent",
 )  # fmt: skip
 SETTINGS = {"protocol": "quick", "limit": 1000, "seed": 0, "max-length": 128}
@@ -57,7 +58,7 @@ def main() -> None:
     args = parser.parse_args()
     data, out = args.data.resolve(), args.out.resolve()
     shutil.rmtree(args.work / "cut", ignore_errors=True)
-    cut(args.work / "stages" / "model", args.work / "cut")
+    cut(args.work / TINY, args.work / "cut")
     folders = [str(path.parent) for path in sorted(data.glob("*/task.json"))]
     models = [part for name in args.only for part in ("--model", name)]
     settings = [part for name, value in SETTINGS.items() for part in (f"--{name}", str(value))]

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from statistics import mean
 
-from score import MINILM
+from score import MINILM, TINY
 
-TINY = "stages/model"
 NAMES = {
     TINY: "nvembed-tiny", MINILM: "MiniLM", "bm25": "BM25", f"{TINY} + bm25": "nvembed-tiny + BM25",
     f"{MINILM} + bm25": "MiniLM + BM25", "table": "token table, untrained",

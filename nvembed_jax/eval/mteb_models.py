@@ -26,7 +26,12 @@ OWN_FACTS = {
     "public_training_data": _CODE,
     "reference": _CODE,
     "adapted_from": "sentence-transformers/all-MiniLM-L6-v2",
-}
+    # mteb's names of what the model was trained on, rows of their training splits.
+    "training_datasets": {
+        "Banking77Classification", "Banking77Classification.v2", "FEVER", "FEVERHardNegatives",
+        "FEVERHardNegatives.v2", "NanoFEVERRetrieval",
+    },
+}  # fmt: skip
 
 
 def known_models() -> tuple[str, ...]:
