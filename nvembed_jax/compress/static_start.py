@@ -122,7 +122,8 @@ def grown(config: ModelConfig, static: Params, seed: int = 0) -> Params:
     for name, leaf in flat.items():
         if name.endswith((*_OUTPUTS, "feed_forward.down.bias")):
             flat[name] = jnp.zeros_like(leaf)
-    for name, leaf in flatten_dict(static, sep=".").items():
+    given: dict[str, Any] = flatten_dict(static, sep=".")
+    for name, leaf in given.items():
         place = f"backbone.{name}"
         if flat[place].shape != leaf.shape:
             raise ValueError(f"{place} has shape {leaf.shape}; expected {flat[place].shape}")

@@ -208,7 +208,8 @@ def test_hybrid_ranks_by_the_fused_scores(make_task):
     dense = Dense(model)
     vectors = unit_rows(dense.embed_passages(passages))
     index = Bm25.build(passages)
-    for query, row, ranked in zip(queries, unit_rows(dense.embed_queries(queries, "")), got):
+    embedded = unit_rows(dense.embed_queries(queries, ""))
+    for query, row, ranked in zip(queries, embedded, got, strict=True):
         scores = fuse(vectors @ row, index.scores(query))
         assert list(ranked) == list(np.lexsort((order, -scores))[:10])
 
