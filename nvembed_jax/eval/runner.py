@@ -71,8 +71,7 @@ def evaluate(
             by name, each itself or a function that loads it when its turn comes.
         tasks: from `load_task`, or their folders (`find_tasks` lists those below a folder); or from
             `mteb_encoder.hub_tasks`, which mteb loads and scores by its own settings.
-        baselines: on the retrieval and reranking tasks: "bm25"; "hybrid": the fusion of each model
-            with it, under the name "MODEL + bm25".
+        baselines: on retrieval and reranking: "bm25"; "hybrid": "MODEL + bm25", each model fused.
         limit, seed, protocol, samples_per_label: see `Settings`.
         encoding: further options of the model's encoding methods (truncate_dim, batch_tokens, ...).
         show_progress_bar: None: when standard error is a terminal.
