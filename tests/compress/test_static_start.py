@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from nvembed_jax import Embedder
+from nvembed_jax.checkpoint.saving import save_model
 from nvembed_jax.compress import static_start as start
 from nvembed_jax.config import ModelConfig, tiny
 from nvembed_jax.model import init_params
@@ -66,7 +67,7 @@ def test_embedding_is_the_weighted_mean_of_token_vectors(config, tokenizer, pool
     np.testing.assert_allclose(got[:, 63], 0, atol=1e-7)
 
 
-def test_blocks_grow_under_a_static_model_without_changing_it(config, tokenizer):
+def test_blocks_grow_under_a_static_model_without_changing_it(tmp_path, config, tokenizer):
     static = dataclasses.replace(
         config, pooling="mean", backbone=dataclasses.replace(config.backbone, num_layers=0)
     )
@@ -74,6 +75,10 @@ def test_blocks_grow_under_a_static_model_without_changing_it(config, tokenizer)
     assert set(params["backbone"]) == {"embed_tokens", "norm"}
     params["backbone"]["norm"]["weight"] = np.linspace(-1, 2, 64, dtype=np.float32)
     wanted = Embedder(static, params, tokenizer).encode(TEXTS)
+    files = {path.name: path.read_bytes() for path in tokenizer.files}
+    save_model(tmp_path / "static", static, params, tokenizer_files=files)
+    loaded = Embedder.from_pretrained(tmp_path / "static").encode(TEXTS)
+    np.testing.assert_array_equal(loaded, wanted)
     grown = Embedder(config, start.grown(config, params["backbone"]), tokenizer).encode(TEXTS)
     np.testing.assert_allclose(grown, wanted, atol=2e-6)
     wide = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, vocab_size=9))
@@ -102,8 +107,6 @@ def test_start_takes_the_teachers_pieces(config, tokenizer, teacher):
 
 
 def test_rotated_teacher_keeps_cosines_and_can_be_cut(tmp_path: Path, config, tokenizer, teacher):
-    from nvembed_jax.checkpoint.saving import save_model
-
     files = {path.name: path.read_bytes() for path in tokenizer.files}
     save_model(tmp_path / "teacher", config, init_params(config, jax.random.key(1)),
                tokenizer_files=files)  # fmt: skip
