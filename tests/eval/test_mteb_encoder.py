@@ -301,6 +301,14 @@ def test_our_model_runs_by_its_name(mteb, make_task):
     assert scores[0] == scores[1] != scores[2]
 
 
+def test_our_model_is_not_taken_for_another(own_folder, monkeypatch):
+    config = dataclasses.replace(tiny(), name="all-MiniLM-L6-v2")
+    monkeypatch.setattr(mteb_models, "load_config", lambda folder: config)
+    monkeypatch.setattr(mteb_models, "resolve_model", lambda path: own_folder)
+    with pytest.raises(FileNotFoundError, match="the bundled model is all-MiniLM-L6-v2"):
+        load(OWN_MODEL)
+
+
 def test_a_real_model_scores_the_same(mteb, own_folder, make_task, tmp_path):
     model = Embedder.from_pretrained(own_folder)
     folders = [make_task(type) for type in ("sts", "reranking", "classification")]
