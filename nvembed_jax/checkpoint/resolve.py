@@ -33,6 +33,8 @@ def resolve_model(path: str | os.PathLike[str] | None = None) -> Path:
     if path is None or path == BUNDLED:
         if (BUNDLED_FOLDER / "config.json").is_file():
             return BUNDLED_FOLDER
+        if (packaged := _packaged(STAND_IN)) is not None:
+            return packaged
         path = STAND_IN
     folder = Path(path).expanduser()
     if folder.is_dir():
