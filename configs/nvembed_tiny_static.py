@@ -1,7 +1,7 @@
 """nvembed-tiny, before its blocks: the token table alone learns the teacher's embeddings.
 
 Source: ours. A model without layers, whose embedding is the mean of its tokens' vectors (as
-    model2vec and the static models of sentence-transformers have it), learns some 50 times faster
+    model2vec and the static models of sentence-transformers have it), learns some ten times faster
     than one with layers: its table is where nvembed_tiny_distill.py begins.
 Known: a static embedder made from a teacher's token embeddings is usable before any training.
 Assumed: every number: batch 256, 6,000 steps, learning rate 5e-3.
