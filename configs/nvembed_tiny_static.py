@@ -34,6 +34,9 @@ def get_config(pairs: str = "") -> ConfigDict:
     config.model.overrides.pooling = "mean"
     config.model.overrides.backbone.num_layers = 0
     config.checkpoint_every = 1000
+    for source in config.stage1.sources.values():
+        source.tasks = ()  # a mean without layers cannot see them
+    config.stage1.query_length = 32
     config.stage1.steps = 6000
     config.stage1.batch_size = 256
     config.stage1.optimizer.learning_rate = 5e-3

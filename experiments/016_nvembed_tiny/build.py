@@ -7,7 +7,7 @@ one folder a set, in the task layout (docs/data.md), and the evaluation sets tha
 are cleaned of. Every step leaves its result in DIR under its name:
 
     sets/       rows of each set, without texts of evaluation sets
-    tokenizer/  24,000 pieces, learned from them
+    tokenizer/  the pieces of the teacher's vocabulary that their texts use most
     teacher/    all-MiniLM-L6-v2, its embeddings turned to their principal axes
     labels/     the teacher's embeddings of all texts
     table/      a token table made from the teacher's embeddings of the pieces
@@ -44,7 +44,7 @@ from nvembed_jax.data.examples import Example, example_to_json, read_examples
 from nvembed_jax.data.row_file import row_writer
 from nvembed_jax.data.sources import open_source
 from nvembed_jax.text.tokenizer import Tokenizer
-from nvembed_jax.text.tokenizer_training import train_tokenizer
+from nvembed_jax.text.word_pieces import prune_word_pieces
 from nvembed_jax.train.config_file import load_config
 from nvembed_jax.train.recipe import parse_recipe
 from nvembed_jax.train.start import resolve_config
@@ -118,14 +118,16 @@ def texts_of(folder: Path) -> Iterator[str]:
             yield from (example.query, *example.positives, *example.negatives)
 
 
-def make_tokenizer(work: Path, config: Path, changes: Changes = NONE) -> None:
-    """Learns the vocabulary."""
+def make_tokenizer(work: Path, teacher: str, config: Path, changes: Changes = NONE) -> None:
+    """The teacher's vocabulary, cut to what the texts use most."""
     folder = work / "tokenizer"
     if (folder / "tokenizer.json").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     vocab_size = load_config(config, changes).model.overrides.backbone.vocab_size
-    files = train_tokenizer(texts_of(work / "sets"), vocab_size)
+    whole = Embedder.from_pretrained(teacher).tokenizer
+    counts = static_start.piece_counts(whole, texts_of(work / "sets"))
+    files = prune_word_pieces(whole.backend, counts, vocab_size)
     for name, content in sorted(files.items()):
         (folder / name).write_bytes(content)
 
@@ -246,7 +248,7 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     work = args.work.resolve()
     make_sets(work, args.data)
-    make_tokenizer(work, DISTILL)
+    make_tokenizer(work, args.teacher, DISTILL)
     make_teacher(work, args.teacher)
     make_labels(work)
     make_table(work, STATIC)

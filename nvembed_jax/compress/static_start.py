@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +20,56 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Float, Int
 
+from nvembed_jax.batch import TokenBatch
 from nvembed_jax.checkpoint import store
 from nvembed_jax.checkpoint.saving import save_model
 from nvembed_jax.config import DecoderConfig, ModelConfig, ProjectionConfig
 from nvembed_jax.encoder import Embedder
-from nvembed_jax.model import init_params
+from nvembed_jax.model import embed, init_params
 from nvembed_jax.model.embedding_model import Params
+from nvembed_jax.text.packing import pad
 from nvembed_jax.text.tokenizer import Tokenizer
+from nvembed_jax.text.tokenizer_files import surrounding_ids
 
 SIF = 1e-3  # smoothing of the weights SIF / (SIF + frequency) (Arora et al., 2017)
 # Outputs of what is added to the residual stream: at zero, a block changes nothing.
 _OUTPUTS = ("o_proj.weight", "down_proj.weight", "to_out.weight", "feed_forward.down.weight")
 _COUNTED = 1000  # texts tokenised at a time
+_PIECE_LENGTH = 16  # tokens of a piece, in the teacher's vocabulary
 
 
 def piece_texts(tokenizer: Tokenizer) -> list[str]:
     """Every piece of the vocabulary as text; "" for specials and parts of characters."""
     backend = tokenizer.backend
+    inner = getattr(backend.model, "continuing_subword_prefix", None) or ""
     texts = [
-        backend.decode([i], skip_special_tokens=True).strip() for i in range(tokenizer.vocab_size)
+        backend.decode([i], skip_special_tokens=True).strip().removeprefix(inner)
+        for i in range(tokenizer.vocab_size)
     ]
     return ["" if "\ufffd" in text else text for text in texts]
+
+
+def token_vectors(teacher: Embedder, texts: Sequence[str]) -> Float[np.ndarray, "N E"]:
+    """What the teacher's last layer says of each text: the mean over its tokens without those that
+    open and close it, projected as an embedding is; unit length.
+
+    Closer to what a text's tokens add to its embedding than the embedding of the piece alone:
+    that leans on [CLS] and [SEP].
+    """
+    tokenizer, config = teacher.tokenizer, dataclasses.replace(teacher.config, pooling="mean")
+    opening, closing = (len(ids) for ids in surrounding_ids(tokenizer.backend))
+    closing += config.text.add_eos
+    run = jax.jit(partial(embed, config))
+    out = np.empty((len(texts), teacher.embed_dim), np.float32)
+    encoded = tokenizer.encode(texts, max_length=_PIECE_LENGTH, truncation="published")
+    for first in range(0, len(texts), _COUNTED):
+        block = encoded[first : first + _COUNTED]
+        arrays = pad(block, _PIECE_LENGTH, _COUNTED, tokenizer.pad_id)
+        last = np.asarray([len(item.input_ids) - closing for item in block], np.int32)
+        at = np.arange(_PIECE_LENGTH)
+        arrays.pool_mask[: len(block)] = (at >= opening) & (at < last[:, None])
+        out[first : first + len(block)] = run(teacher.params, TokenBatch(*arrays))[: len(block)]
+    return out
 
 
 def piece_counts(tokenizer: Tokenizer, texts: Iterable[str]) -> Int[np.ndarray, " V"]:
@@ -139,13 +169,13 @@ def static_start(
     texts: Iterable[str],
     seed: int = 0,
 ) -> Params:
-    """`static_params` with the teacher's embeddings of the pieces along `axes`, weighted by how
-    often they stand in `texts`."""
+    """`static_params` with the teacher's `token_vectors` of the pieces along `axes`, weighted by
+    how often they stand in `texts`."""
     width = config.backbone.embed_dim - 1
     pieces = piece_texts(tokenizer)
     said = [i for i, text in enumerate(pieces) if text]
     vectors = np.zeros((len(pieces), width), np.float32)
-    vectors[said] = teacher.encode([pieces[i] for i in said]) @ axes[:, :width]
+    vectors[said] = token_vectors(teacher, [pieces[i] for i in said]) @ axes[:, :width]
     table = token_table(vectors, piece_counts(tokenizer, texts))
     return static_params(config, table, seed)
 

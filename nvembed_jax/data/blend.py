@@ -28,6 +28,7 @@ class SourceConfig:
         data: what `data.sources.open_source` takes: a .jsonl(.gz), a folder, "tfds:NAME:SPLIT".
         weight: share of the batches, relative to the other sources; 0: its number of examples.
         task: task description of examples that have none; "": the source's own.
+        tasks: one of them is drawn for each such example in place of `task`; "": none at all.
         symmetric: the instruction goes on both sides; None: as the source says.
         in_batch: passages of other examples are negatives; None: as the stage says.
         shots: in-context examples put before a query, at most (bge-en-icl): 0 to as many, drawn
@@ -40,6 +41,7 @@ class SourceConfig:
     data: str
     weight: float = 0.0
     task: str = ""
+    tasks: tuple[str, ...] = ()
     symmetric: bool | None = None
     in_batch: bool | None = None
     shots: int = 0
@@ -148,8 +150,10 @@ class Blend:
         source, settings = self._sources[source_id], self._settings[source_id]
         rng = np.random.default_rng(seed)
         example = source.get(index, rng)
-        if example.task is None and (settings.task or source.task):
-            example = replace(example, task=settings.task or source.task)
+        if example.task is None:
+            choice = settings.tasks or (settings.task or source.task,)
+            task = choice[rng.integers(len(choice))] if len(choice) > 1 else choice[0]
+            example = replace(example, task=task or None)
         shots = tuple(
             source.get(int(other), rng) for other in self._shot_indices(source_id, index, rng)
         )

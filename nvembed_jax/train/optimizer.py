@@ -7,7 +7,7 @@ from typing import Any
 
 from nvembed_jax.sharding import is_matrix
 
-OPTIMIZERS = ("adamw", "adafactor", "lion", "sgd")
+OPTIMIZERS = ("adamw", "adafactor", "lion", "muon", "sgd")
 SCHEDULES = ("linear", "cosine", "constant")
 
 
@@ -16,6 +16,8 @@ class OptimizerConfig:
     """How gradients become steps.
 
     Attributes:
+        name: "muon" orthogonalises the steps of matrices between activations, scaled so that
+            AdamW's learning rate fits (arXiv 2502.16982); all else is AdamW's.
         learning_rate: the peak. schedule: after `warmup_steps`, "linear" or "cosine" to
             `final_fraction` of the peak at the last step, or "constant".
         weight_decay: of matrices only; norms, biases and latents have none.
@@ -82,6 +84,13 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> Any:
         rule = optax.lion(
             schedule, config.beta1, config.beta2, weight_decay=config.weight_decay, mask=decayed
         )
+    elif config.name == "muon":
+        rule = optax.contrib.muon(
+            schedule, adam_b1=config.beta1, adam_b2=config.beta2, eps=config.eps,
+            weight_decay=config.weight_decay, weight_decay_mask=decayed,
+            adam_weight_decay=config.weight_decay, consistent_rms=0.2,
+            muon_weight_dimension_numbers=_matrices,
+        )  # fmt: skip
     else:
         rule = optax.sgd(schedule, momentum=config.beta1)
     return (
@@ -98,3 +107,17 @@ def decayed(params: Any) -> Any:
         return is_matrix(name, leaf.ndim)
 
     return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def _matrices(params: Any) -> Any:
+    """The axes of each matrix that Muon orthogonalises, stacked or not; None for other leaves."""
+    import jax
+    from optax.contrib import MuonDimensionNumbers
+
+    axes = MuonDimensionNumbers(reduction_axis=-1, output_axis=-2)
+
+    def described(path: Any, decays: bool) -> Any:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        return axes if decays and "embed_tokens" not in name else None
+
+    return jax.tree_util.tree_map_with_path(described, decayed(params))

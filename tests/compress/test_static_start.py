@@ -99,11 +99,32 @@ def test_start_takes_the_teachers_pieces(config, tokenizer, teacher):
     pieces = start.piece_texts(tokenizer)
     row = tokenizer.encode(["sea"])[0].input_ids[1]
     assert pieces[row] == "sea"
-    taught = teacher.encode(["sea"])[0] @ axes
+    taught = start.token_vectors(teacher, ["sea"])[0] @ axes
     got = np.asarray(params["backbone"]["embed_tokens"]["weight"])[row, :4]
     np.testing.assert_allclose(
         got / np.linalg.norm(got), taught / np.linalg.norm(taught), atol=1e-5
     )
+
+
+def test_token_vectors_leave_out_what_opens_and_closes_a_text(tokenizer):
+    config = tiny(vocab_size=8192, pooling="mean")
+    config = dataclasses.replace(
+        config, backbone=dataclasses.replace(config.backbone, num_layers=0)
+    )
+    params = init_params(config, jax.random.key(3))
+    params["backbone"]["embed_tokens"]["weight"] *= 100  # so that the norm adds nothing
+    teacher = Embedder(config, params, tokenizer)
+    texts = ["sea", "unbelievably wide", "x"]
+    table = np.asarray(params["backbone"]["embed_tokens"]["weight"])
+    rows = [encoded.input_ids[1:-1] for encoded in tokenizer.encode(texts)]
+    assert len(rows[1]) > 1
+    means = np.stack([(table[r] / _rms(table[r])).mean(0) for r in rows])
+    wanted = means / np.linalg.norm(means, axis=1, keepdims=True)
+    np.testing.assert_allclose(start.token_vectors(teacher, texts), wanted, atol=1e-5)
+
+
+def _rms(rows: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.mean(rows**2, axis=1, keepdims=True))
 
 
 def test_rotated_teacher_keeps_cosines_and_can_be_cut(tmp_path: Path, config, tokenizer, teacher):

@@ -81,6 +81,18 @@ def test_in_batch_and_task_are_settings_of_the_source():
         assert row.symmetric is not first
 
 
+def test_a_task_is_drawn_for_every_example_and_always_the_same():
+    given = {"a": {"task": "left out", "tasks": ("", "find", "classify")}}
+    drawn = Counter()
+    for step in range(20):
+        rows = blend(sources=given).rows(step)
+        assert rows[3].example.task == blend(sources=given).rows(step, [3])[0].example.task
+        drawn.update(row.example.task for row in rows if row.source_id == 0)
+    assert drawn.keys() == {None, "find", "classify"}
+    assert max(drawn.values()) < 2 * min(drawn.values())
+    assert blend(sources=given).fingerprint != blend().fingerprint
+
+
 def test_shots_are_other_examples_of_the_source():
     given = {"a": {"shots": 3}}
     rows = [row for step in range(20) for row in blend(sources=given).rows(step)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,7 +52,7 @@ def test_only_matrices_decay():
     assert not flags["full.pooling.latents"]
 
 
-@pytest.mark.parametrize("name", ["adamw", "adafactor", "lion", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "lion", "muon", "sgd"])
 def test_every_optimizer_goes_downhill(name):
     config = OptimizerConfig(name=name, learning_rate=0.05, warmup_steps=0, schedule="constant")
     optimizer = make_optimizer(config, 100)
@@ -61,6 +63,25 @@ def test_every_optimizer_goes_downhill(name):
         updates, state = optimizer.update(grads, state, params)
         params = jax.tree.map(jnp.add, params, updates)
     assert float(jnp.abs(params["q_proj"]["weight"]).max()) < 1
+
+
+def test_muon_orthogonalises_each_matrix_of_a_stack_and_no_table():
+    config = OptimizerConfig(name="muon", learning_rate=1.0, warmup_steps=0, schedule="constant")
+    rng = np.random.default_rng(0)
+    params = {
+        "layers": {"q_proj": {"weight": rng.normal(size=(2, 6, 4)).astype(np.float32)}},
+        "embed_tokens": {"weight": rng.normal(size=(6, 4)).astype(np.float32)},
+        "norm": {"weight": np.ones(4, np.float32)},
+    }
+    optimizer = make_optimizer(dataclasses.replace(config, clip_norm=0.0), 100)
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    for step in np.asarray(updates["layers"]["q_proj"]["weight"]):
+        singular = np.linalg.svd(step / (0.2 * np.sqrt(6)), compute_uv=False)
+        assert np.all((singular > 0.6) & (singular < 1.3))
+    # Adam's first step: as long in every value.
+    table, norm = (np.abs(updates[name]["weight"]) for name in ("embed_tokens", "norm"))
+    np.testing.assert_allclose(table, norm[0], rtol=1e-4)
+    np.testing.assert_allclose(norm, norm[0], rtol=1e-4)
 
 
 def test_unknown_names_are_refused():
