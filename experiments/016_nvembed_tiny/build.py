@@ -10,7 +10,7 @@ are cleaned of. Every step leaves its result in DIR under its name:
     tokenizer/  the pieces of the teacher's vocabulary that their texts use most
     teacher/    all-MiniLM-L6-v2, its embeddings turned to their principal axes
     labels/     the teacher's embeddings of all texts
-    table/      a token table made from the teacher's embeddings of the pieces
+    table/      a token table made from the teacher's last layer
     static/     the run of configs/nvembed_tiny_static.py: the table, trained
     start/      that table under blocks that are the identity
     distill/    the run of configs/nvembed_tiny_distill.py

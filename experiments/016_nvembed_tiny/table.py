@@ -11,8 +11,8 @@ from score import MINILM, TINY
 NAMES = {
     TINY: "nvembed-tiny", MINILM: "MiniLM", "bm25": "BM25", f"{TINY} + bm25": "nvembed-tiny + BM25",
     f"{MINILM} + bm25": "MiniLM + BM25", "table": "token table, untrained",
-    "static/model": "token table, trained (24,000 pieces)",
-    "control/static/model": "static control of the same bytes (32,768 pieces)",
+    "static/model": "token table, trained (26,624 pieces)",
+    "control/static/model": "static control of the same bytes (35,600 pieces and words)",
     "distill/model": "distilled, before the two stages",
     "stages/models/stage1": "behind stage 1",
     "cut/no_layers": "nvembed-tiny without its decoder layers",
