@@ -59,7 +59,7 @@ def get_config(mined: str = "") -> ConfigDict:
     config.stages = ("stage1", "stage2")
     blend = config.stage1.sources.to_dict()
     for name, task in TASKS.items():
-        blend[name] |= {"task": task, "tasks": (), "symmetric": name in SYMMETRIC}
+        blend[name] |= {"tasks": ("", task), "symmetric": name in SYMMETRIC}
     retrieval = {name: source for name, source in blend.items() if name not in LABELLED}
     widths = tuple(config.stage1.loss.matryoshka_dims)
     config.stage1 = _stage(retrieval, widths, steps=1000, negatives=1, rate=5e-4)
@@ -87,6 +87,7 @@ def _stage(
             "passage_length": 64,
             "in_batch": True,
             "loss": {
+                "contrastive": 0.1,
                 "temperature": 0.05,
                 "in_batch": True,
                 "false_negative_margin": 0.1,
