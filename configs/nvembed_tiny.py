@@ -4,8 +4,8 @@ Source: ours, after arXiv 2405.17428 (NV-Embed, v3), sections 3 and 4.
 Known: stage 1 on retrieval pairs with in-batch and mined hard negatives; stage 2 on a blend with
     classification and inference sets, without in-batch negatives.
 Assumed: every number. The teacher stays: its similarities hold what the few public pairs do not
-    teach; temperature 0.05; learning rates 5e-4 and 2e-4; 1,000 and 400 steps of 64.
-Hardware: 2 CPU cores, 15 min (an estimate).
+    teach; temperature 0.05; learning rates 5e-4 and 2e-4; 2,000 and 600 steps of 64.
+Hardware: 2 CPU cores, 22 min.
 Expected: no published score; experiments/016_nvembed_tiny has ours.
 
     nvembed train --config configs/nvembed_tiny.py:MINED --workdir run_stages \\
@@ -62,8 +62,8 @@ def get_config(mined: str = "") -> ConfigDict:
         blend[name] |= {"tasks": ("", task), "symmetric": name in SYMMETRIC}
     retrieval = {name: source for name, source in blend.items() if name not in LABELLED}
     widths = tuple(config.stage1.loss.matryoshka_dims)
-    config.stage1 = _stage(retrieval, widths, steps=1000, negatives=1, rate=5e-4)
-    config.stage2 = _stage(blend, widths, steps=400, negatives=3, rate=2e-4)
+    config.stage1 = _stage(retrieval, widths, steps=2000, negatives=1, rate=5e-4)
+    config.stage2 = _stage(blend, widths, steps=600, negatives=3, rate=2e-4)
     config.stage2.in_batch = config.stage2.loss.in_batch = False
     return config
 

@@ -54,7 +54,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 STATIC, DISTILL, STAGES = (
     CONFIGS / f"nvembed_tiny{part}.py" for part in ("_static", "_distill", "")
 )
-CAP = 40_000  # rows of a set, at most
+CAP = 110_000  # rows of a set, at most
 AXES_TEXTS = 20_000  # that the teacher's axes are taken from
 LABELLED = 4096  # texts that the teacher embeds at a time
 SEED = 0
