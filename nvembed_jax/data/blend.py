@@ -151,8 +151,9 @@ class Blend:
         rng = np.random.default_rng(seed)
         example = source.get(index, rng)
         if example.task is None:
-            choice = settings.tasks or (settings.task or source.task,)
-            task = choice[rng.integers(len(choice))] if len(choice) > 1 else choice[0]
+            task = settings.task or source.task
+            if settings.tasks:
+                task = settings.tasks[int(rng.integers(len(settings.tasks)))]
             example = replace(example, task=task or None)
         shots = tuple(
             source.get(int(other), rng) for other in self._shot_indices(source_id, index, rng)
