@@ -5,7 +5,7 @@ Known: stage 1 on retrieval pairs with in-batch and mined hard negatives; stage 
     classification and inference sets, without in-batch negatives.
 Assumed: every number. The teacher stays: its similarities hold what the few public pairs do not
     teach; temperature 0.05; learning rates 5e-4 and 2e-4; 2,000 and 600 steps of 64.
-Hardware: 2 CPU cores, 22 min.
+Hardware: 2 CPU cores, 22 min (an estimate).
 Expected: no published score; experiments/016_nvembed_tiny has ours.
 
     nvembed train --config configs/nvembed_tiny.py:MINED --workdir run_stages \\

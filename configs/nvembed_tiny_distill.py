@@ -6,7 +6,7 @@ Known: the teacher, all-MiniLM-L6-v2, turned to its principal axes, so that its 
     a target for short embeddings.
 Assumed: every number: 26,624 word pieces, 256 wide, 2 decoder layers and a latent block, 9.1 M
     parameters; weights 1 and 10 of the two losses; batch 128; 9,000 steps; learning rate 2e-3.
-Hardware: 2 CPU cores, 1.5 h; the labels, which experiments/016 makes before, 25 min.
+Hardware: 2 CPU cores, 1.5 h (an estimate); the labels, which experiments/016 makes before, 25 min.
 Expected: no published score; experiments/016_nvembed_tiny has ours.
 
     nvembed train --config configs/nvembed_tiny_distill.py:PAIRS --workdir run_distill \\

@@ -61,7 +61,7 @@ def token_vectors(teacher: Embedder, texts: Sequence[str]) -> Float[np.ndarray, 
     closing += config.text.add_eos
     run = jax.jit(partial(embed, config))
     out = np.empty((len(texts), teacher.embed_dim), np.float32)
-    encoded = tokenizer.encode(texts, max_length=_PIECE_LENGTH, truncation="published")
+    encoded = tokenizer.encode(texts, max_length=_PIECE_LENGTH)
     for first in range(0, len(texts), _COUNTED):
         block = encoded[first : first + _COUNTED]
         arrays = pad(block, _PIECE_LENGTH, _COUNTED, tokenizer.pad_id)

@@ -68,14 +68,16 @@ def make_schedule(config: OptimizerConfig, steps: int) -> Any:
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> Any:
     """The `optax.GradientTransformation` of one stage of `steps` steps."""
+    import jax
     import optax
 
     schedule = make_schedule(config, steps)
+    adamw = optax.adamw(
+        schedule, config.beta1, config.beta2, config.eps,
+        weight_decay=config.weight_decay, mask=decayed,
+    )  # fmt: skip
     if config.name == "adamw":
-        rule = optax.adamw(
-            schedule, config.beta1, config.beta2, config.eps,
-            weight_decay=config.weight_decay, mask=decayed,
-        )  # fmt: skip
+        rule = adamw
     elif config.name == "adafactor":
         rule = optax.adafactor(
             schedule, weight_decay_rate=config.weight_decay or None, weight_decay_mask=decayed
@@ -85,12 +87,13 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> Any:
             schedule, config.beta1, config.beta2, weight_decay=config.weight_decay, mask=decayed
         )
     elif config.name == "muon":
-        rule = optax.contrib.muon(
-            schedule, adam_b1=config.beta1, adam_b2=config.beta2, eps=config.eps,
-            weight_decay=config.weight_decay, weight_decay_mask=decayed,
-            adam_weight_decay=config.weight_decay, consistent_rms=0.2,
-            muon_weight_dimension_numbers=_matrices,
+        axes = optax.contrib.MuonDimensionNumbers(reduction_axis=-1, output_axis=-2)
+        muon = optax.contrib.muon(
+            schedule, eps=config.eps, weight_decay=config.weight_decay, consistent_rms=0.2,
+            muon_weight_dimension_numbers=lambda params: jax.tree.map(lambda _: axes, params),
         )  # fmt: skip
+        # Muon's own AdamW, for the leaves that are no matrices, would decay norms and biases.
+        rule = optax.partition({"muon": muon, "adamw": adamw}, _muon_labels)
     else:
         rule = optax.sgd(schedule, momentum=config.beta1)
     return (
@@ -109,15 +112,12 @@ def decayed(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
-def _matrices(params: Any) -> Any:
-    """The axes of each matrix that Muon orthogonalises, stacked or not; None for other leaves."""
+def _muon_labels(params: Any) -> Any:
+    """Who moves each leaf: Muon the matrices between activations, stacked or not."""
     import jax
-    from optax.contrib import MuonDimensionNumbers
 
-    axes = MuonDimensionNumbers(reduction_axis=-1, output_axis=-2)
-
-    def described(path: Any, decays: bool) -> Any:
+    def label(path: Any, decays: bool) -> str:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        return axes if decays and "embed_tokens" not in name else None
+        return "muon" if decays and "embed_tokens" not in name else "adamw"
 
-    return jax.tree_util.tree_map_with_path(described, decayed(params))
+    return jax.tree_util.tree_map_with_path(label, decayed(params))

@@ -82,6 +82,7 @@ def scores(document: dict) -> dict:
 
 
 def same(left: dict, right: dict) -> None:
+    assert scores(left).keys() == scores(right).keys()
     for task, values in scores(left).items():
         assert values == pytest.approx(scores(right)[task], abs=1e-5), task
 
@@ -116,6 +117,7 @@ def test_remote_of_our_own_kind_equals_the_embedder(tasks, tmp_path):
     with serving(Service(vector=vector)) as url, open_model(f"nvembed:{url}#the-model") as there:
         remote = evaluate({"there": there}, tasks, out=tmp_path / "remote.json")
     same(remote, local)
+    assert len(scores(remote)) == len(tasks)
 
 
 def test_stopped_evaluation_goes_on_without_asking_twice(tasks, tmp_path, monkeypatch):

@@ -84,6 +84,28 @@ def test_muon_orthogonalises_each_matrix_of_a_stack_and_no_table():
     np.testing.assert_allclose(norm, norm[0], rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["adamw", "lion", "muon"])
+def test_only_matrices_shrink_without_a_gradient(name):
+    config = OptimizerConfig(
+        name=name, learning_rate=0.1, warmup_steps=0, schedule="constant", weight_decay=0.5
+    )
+    params = {
+        "layers": {"q_proj": {"weight": jnp.ones((2, 6, 4))}},
+        "embed_tokens": {"weight": jnp.ones((6, 4))},
+        "norm": {"weight": jnp.ones(4)},
+        "down": {"bias": jnp.ones(4)},
+    }
+    optimizer = make_optimizer(config, 100)
+    updates, _ = optimizer.update(
+        jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params
+    )
+    moved = {path: float(jnp.max(leaf)) for path, leaf in flatten_dict(updates, sep=".").items()}
+    assert moved == pytest.approx(
+        {"layers.q_proj.weight": -0.05, "embed_tokens.weight": -0.05, "norm.weight": 0.0,
+         "down.bias": 0.0}
+    )  # fmt: skip
+
+
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match=r"optimizer\.name must be one of adamw"):
         OptimizerConfig(name="adam")
