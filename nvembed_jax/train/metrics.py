@@ -25,17 +25,25 @@ PEAK_TFLOPS = {
 
 
 class MetricsLog:
-    """metrics.jsonl, one line a step; a resumed run goes on behind the step it resumes from."""
+    """metrics.jsonl, one line a step; a resumed run goes on behind the step it resumes from.
+
+    Of several processes the first alone has the file: another one's would take its place.
+    """
 
     def __init__(self, workdir: Path, resumed_step: int, tensorboard: bool = False):
         self.path = workdir / "metrics.jsonl"
+        self._file, self._board = None, None
+        if jax.process_index() != 0:
+            return
         _cut(self.path, resumed_step)
-        self._board = _board(workdir / "tensorboard", resumed_step + 1) if tensorboard else None
+        if tensorboard:
+            self._board = _board(workdir / "tensorboard", resumed_step + 1)
         self._file = self.path.open("a", encoding="utf-8", buffering=1)  # a line at a time
 
     def write(self, line: dict[str, Any]) -> None:
         """Adds the line of one step."""
-        self._file.write(json.dumps(line) + "\n")
+        if self._file is not None:
+            self._file.write(json.dumps(line) + "\n")
         if self._board is not None:
             for name, value in line.items():
                 if isinstance(value, int | float) and name != "step":
@@ -43,13 +51,15 @@ class MetricsLog:
 
     def flush(self) -> None:
         """Puts all lines on disk: before a checkpoint, so that none is missing behind it."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Ends the files."""
         self.flush()
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._board is not None:
             self._board.close()
 

@@ -268,8 +268,7 @@ class _Report:
             **self.rate.measure(tokens),
             **values,
         }
-        if jax.process_index() == 0:
-            self.run.log.write(line)
+        self.run.log.write(line)
         if values.get("idle", 0.0) > 0 and not self.warned:
             self.warned = True
             self.run.say(

@@ -18,6 +18,7 @@ from nvembed_jax import Embedder
 from nvembed_jax.train import checkpoints, command, memory, trainer
 from nvembed_jax.train.command import main
 from nvembed_jax.train.config_file import load_config, parse_overrides
+from nvembed_jax.train.metrics import MetricsLog
 from nvembed_jax.train.recipe import parse_recipe
 from nvembed_jax.train.trainer import Outcome, read_metrics
 from nvembed_jax.train.workdir import open_workdir
@@ -260,3 +261,14 @@ def test_a_lean_install_says_what_to_install(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert "training needs no_such_package" in said
     assert "nvembed_jax[train]" in said
+
+
+def test_only_the_first_process_has_the_metrics_file(tmp_path, monkeypatch):
+    first = MetricsLog(tmp_path, 0)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    later = MetricsLog(tmp_path, 0)
+    first.write({"stage": "stage1", "step": 1, "loss": 0.5})
+    later.write({"stage": "stage1", "step": 2, "loss": 0.5})
+    first.close()
+    later.close()
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1]
