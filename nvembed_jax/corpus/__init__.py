@@ -1,0 +1,1 @@
+"""A corpus in, a folder of embeddings in parts out: resumable, by one process, many, or Ray."""

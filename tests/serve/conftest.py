@@ -1,0 +1,37 @@
+"""Tiny models of both kinds, and the application that serves them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from served_app import Served, make_embedder
+
+from nvembed_jax import Embedder
+
+
+@pytest.fixture(scope="session")
+def embedder() -> Embedder:
+    """With a query template: queries and passages differ."""
+    return make_embedder(0)
+
+
+@pytest.fixture(scope="session")
+def symmetric() -> Embedder:
+    """Without any prefix; trained for shorter embeddings."""
+    made = make_embedder(1, query_template=None, default_task=None)
+    made.config = replace(made.config, matryoshka_dims=(16, 64))
+    return made
+
+
+@pytest.fixture(scope="module")
+def served(embedder, symmetric):
+    """Both models: `nv` (asymmetric) and `acme/sym`."""
+    with Served({"nv": embedder, "acme/sym": symmetric}) as running:
+        yield running
+
+
+@pytest.fixture
+def make_short():
+    """A model that nothing was compiled for yet, for texts of up to 24 tokens."""
+    return lambda: make_embedder(2, max_length=24)
