@@ -88,11 +88,10 @@ def shown(estimate: Estimate | None, percent: bool = False) -> str:
     """A number with its interval, "" for what is not defined."""
     if estimate is None or estimate.value is None:
         return ""
-    parts = (estimate.value, estimate.low, estimate.high)
     if percent:
-        value, low, high = (f"{100 * (part or 0.0):.1f}" for part in parts)
+        value, low, high = (f"{100 * (part or 0.0):.1f}" for part in _span(estimate))
         return f"{value} % ({low} to {high})"
-    value, low, high = map(_number, parts)
+    value, low, high = map(_number, _span(estimate))
     return f"{value} ({low} to {high})"
 
 
@@ -156,25 +155,25 @@ def _draw_roc(axes: Any, scores: PairScores, part: KindCalibration) -> None:
     axes.legend(fontsize="small")
 
 
+def _span(estimate: Estimate) -> tuple[float | None, float | None, float | None]:
+    return estimate.value, estimate.low, estimate.high
+
+
 def _draw_mapping(axes: Any, part: KindCalibration) -> None:
     axes.plot(part.mapping.old, part.mapping.new, color="#333333", linewidth=1)
     step = 0.012 * float(np.ptp(part.mapping.old))  # bars beside each other, not on one another
     for number, (name, colour) in enumerate(_BASES.items()):
         rows = [
-            (migration.old.score.value, migration.new[name].score)
+            (migration.old.score.value, *_span(migration.new[name].score))
             for migration in part.migrations
             if name in migration.new and migration.new[name].score.value is not None
         ]
         if not rows:
             continue
-        places = [old + (number - 2) * step for old, _ in rows]
-        scores = [score.value for _, score in rows]
-        error = [
-            [max(score.value - score.low, 0) for _, score in rows],
-            [max(score.high - score.value, 0) for _, score in rows],
-        ]
-        label = name.replace("_", " ")
-        axes.errorbar(places, scores, error, fmt="o", capsize=3, color=colour, label=label)
+        old, value, low, high = np.array(rows, np.float64).T
+        error = np.maximum(np.stack([value - low, high - value]), 0)
+        places, label = old + (number - 2) * step, name.replace("_", " ")
+        axes.errorbar(places, value, error, fmt="o", capsize=3, color=colour, label=label)
     axes.set(title="scores of equal rank", xlabel="old score", ylabel="new score")
     if part.migrations:
         axes.legend(fontsize="small")

@@ -222,6 +222,8 @@ class ThresholdFinder:
     def _measured(self, model: int, threshold: float, counts: _Counts) -> Measures:
         """What a threshold of model 0 (old) or 1 (new) does: by the labelled pairs if there are
         any, but for the share, which is of all."""
+        if not np.isfinite(threshold):
+            return Measures(np.nan, np.nan, np.nan, np.nan)
         share = self._all[model].at(threshold, counts.everything[model]).share
         if self._labelled is None:
             return Measures(share, np.nan, np.nan, np.nan)

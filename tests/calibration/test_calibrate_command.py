@@ -15,6 +15,8 @@ from nvembed_jax.calibration.calibrate import calibrate
 from nvembed_jax.calibration.report import write_report
 from nvembed_jax.calibration.thresholds import CalibrationOptions
 from nvembed_jax.cli.main import run
+from nvembed_jax.data.records import Record
+from nvembed_jax.search.index import IndexRequest, build_index
 
 MODELS = {"one": lambda s: s, "two": square}
 
@@ -148,6 +150,19 @@ def test_compare_prints_what_changed(command, tmp_path):
     data = json.loads((tmp_path / "c.json").read_text())
     assert {change["query"] for change in data["changes"]} == {"0.9 first", "0.2 second"}
     assert all(len(change["first"]) == 3 for change in data["changes"])
+    indexes = []
+    for name in ("one", "two"):
+        model = WrittenModel(name, MODELS[name])
+        records = [Record(row["_id"], row["text"]) for row in lines]
+        request = IndexRequest(
+            records=lambda found=records: found, digest="", model=model, model_name=name
+        )
+        build_index(tmp_path / name, request)
+        indexes += [f"--{'old' if name == 'one' else 'new'}-index", tmp_path / name]
+    assert command(*args, *indexes) == (0, out, "")
+    code, _, err = command(*args, *indexes[:3], tmp_path / "one")
+    assert code == 1
+    assert "was made with model one" in err
 
 
 @pytest.mark.parametrize(

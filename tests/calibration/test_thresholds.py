@@ -117,6 +117,7 @@ def test_a_preset_that_no_threshold_reaches_is_empty():
     scores = np.array([0.9, 0.5, 0.5, 0.3, 0.2])
     presets = learn(PairScores(old=scores, new=scores, labels=labels)).presets
     assert presets["high_precision"].score.value is None
+    assert set(values(presets["high_precision"].measures).values()) == {None}
     assert presets["balanced"].score.value == pytest.approx(0.25)
 
 

@@ -45,6 +45,12 @@ def test_an_id_in_two_files_is_refused_by_both_names(tmp_path):
         scan(Source(path=str(tmp_path)), 64)
 
 
+def test_an_id_that_stands_twice_in_a_file_is_named_by_its_line(tmp_path):
+    (tmp_path / "c.jsonl").write_text(line("a") + line("b") + line("a"))
+    with pytest.raises(ValueError, match=r"c\.jsonl:3: the id 'a' stands twice"):
+        scan(Source(path=str(tmp_path / "c.jsonl")), 64)
+
+
 def test_the_field_reaches_every_file(tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"id": name, "body": "x"}) + "\n")
