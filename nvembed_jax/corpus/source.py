@@ -62,7 +62,7 @@ class Source:
         return (_visible_files(root, data=True) if root.is_dir() else []) or [root]
 
     def records(self, on_skip: Callable[[str, str], None] | None = None) -> Iterator[Record]:
-        """All records in order; errors as `read_records` raises them.
+        """All records in order; errors as `read_records` raises them, but that ids may repeat.
 
         Args:
             on_skip: called with (path, reason) for every file of a folder that is not read.
@@ -72,7 +72,9 @@ class Source:
             for path in _visible_files(root, data=False):
                 on_skip(path.relative_to(root).as_posix(), "not .jsonl or .parquet, as others are")
         for path in files:
-            yield from read_records(path, field=self.field, format=self.format, on_skip=on_skip)
+            yield from read_records(
+                path, field=self.field, format=self.format, on_skip=on_skip, unique=False
+            )
 
 
 class BlockDigests:
@@ -108,15 +110,13 @@ def scan(source: Source, block: int, on_read: Callable[[int], None] | None = Non
         block: texts that share a digest. on_read: called with the number of texts read so far.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_records`; also for an id that two files share.
+        FileNotFoundError, ValueError: as `read_records`; also for an id that stands twice.
     """
     skipped: list[str] = []
     digests, hashes = BlockDigests(block), array("q")
-    several = len(source.files()) > 1
     for record in source.records(lambda path, reason: skipped.append(f"{path} ({reason})")):
         digests.add(record)
-        if several:  # within one file `read_records` has looked for ids that stand twice
-            hashes.append(_id_hash(record.id))
+        hashes.append(_id_hash(record.id))  # eight bytes an id, not the ids themselves
         if on_read is not None and digests.count % _COUNTED == 0:
             on_read(digests.count)
     _check_unique(source, np.frombuffer(hashes, np.int64))
@@ -140,8 +140,8 @@ def _id_hash(id_: str) -> int:
 
 def _check_unique(source: Source, hashes: np.ndarray) -> None:
     """Raises for an id that stands twice; ids are looked at themselves only where hashes meet."""
-    values, counts = np.unique(hashes, return_counts=True)
-    suspects = set(values[counts > 1].tolist())
+    ranked = np.sort(hashes)
+    suspects = set(ranked[1:][ranked[1:] == ranked[:-1]].tolist())
     if not suspects:
         return
     seen: dict[str, Path] = {}

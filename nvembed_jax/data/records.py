@@ -52,6 +52,7 @@ def read_records(
     field: str = DEFAULT_FIELD,
     format: str | None = None,
     on_skip: Callable[[str, str], None] | None = None,
+    unique: bool = True,
 ) -> Iterator[Record]:
     """Yields the records of `source`, in its order; a folder's in the order of their paths.
 
@@ -66,6 +67,8 @@ def read_records(
         field: key or column of the text.
         format: "txt", "jsonl", "csv" or "parquet"; None: what the file's name says.
         on_skip: called with (path, reason) for every file of a folder that is not read.
+        unique: refuse an id that stands twice, for which all ids are kept in memory; False where
+            that was or is looked for elsewhere.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -76,7 +79,7 @@ def read_records(
         rows, name = _folder_rows(Path(source), field, format, on_skip), str(source)
     else:
         rows, name = _file_rows(source, field, format)
-    seen: set[str] = set()
+    seen: set[str] | None = set() if unique else None
     count = 0
     for count, row in enumerate(rows, start=1):
         yield _checked(row, count - 1, f"{name}:{row.line}", field, seen)
@@ -126,7 +129,7 @@ def _file_rows(source: str | Path, field: str, format: str | None) -> tuple[Iter
     ), name
 
 
-def _checked(row: _Row, number: int, where: str, field: str, seen: set[str]) -> Record:
+def _checked(row: _Row, number: int, where: str, field: str, seen: set[str] | None) -> Record:
     if not isinstance(row.text, str):
         kind = "nothing (null)" if row.text is None else type(row.text).__name__
         raise ValueError(f"{where}: {field!r} holds {kind}; expected a string")
@@ -147,6 +150,8 @@ def _checked(row: _Row, number: int, where: str, field: str, seen: set[str]) -> 
                 f"{where}: character {error.start} is a lone surrogate ({part[error.start]!a}); "
                 f"expected valid Unicode"
             ) from None
+    if seen is None:
+        return record
     if record.id in seen:
         raise ValueError(f"{where}: the id {record.id!r} stands twice; expected one record an id")
     seen.add(record.id)
