@@ -14,13 +14,17 @@ from typing import Annotated, Any
 import typer
 
 from nvembed_jax.cli import (
+    calibrate,
+    compare,
     convert,
+    corpus,
     decontaminate,
     encode,
     evaluate,
     info,
     mine,
     search,
+    serve,
     synthesize,
     train,
 )
@@ -38,11 +42,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Every command shows examples with --help. Documentation: docs/ in the repository.",
 )
-for command in (search, encode, info, convert, mine, decontaminate, synthesize, evaluate, train):
+for command in (
+    search, encode, corpus, serve, info, convert, mine, decontaminate, synthesize, evaluate,
+    calibrate, compare, train,
+):  # fmt: skip
     app.command(
         command.NAME,
         help=command.HELP,
-        no_args_is_help=command is not info,
+        no_args_is_help=command not in (info, serve),
         context_settings=getattr(command, "SETTINGS", None),
     )(command.command)
 
@@ -55,7 +62,7 @@ def _show_version(wanted: bool) -> bool:
 
 
 @app.callback(
-    help="Text embeddings with NV-Embed and its relatives in JAX: search, encode, convert, train."
+    help="Text embeddings with NV-Embed and its relatives in JAX: search, encode, serve, convert, train."
 )
 def _options(
     version: Annotated[
