@@ -21,6 +21,7 @@ from nvembed_jax.data.writers import PendingFile
 
 SUFFIXES = (".html", ".pdf", ".png", ".svg")
 _BINS = 40
+_TITLE = 40  # characters
 _MEASURES = ("share", "precision", "recall", "false_positive_rate")
 _COLOURS = {"high_precision": "#b2182b", "balanced": "#333333", "high_recall": "#2166ac"}
 _BASES = {
@@ -116,14 +117,20 @@ def _drawing(calibration: Calibration, scores: dict[str, PairScores], format: st
             if preset.score.value is not None:
                 label = name.replace("_", " ")
                 row[1].axvline(preset.score.value, color=_COLOURS[name], label=label)
-        row[0].set(title=f"{kind} pairs: {calibration.old.name}", xlabel="old score")
-        row[1].set(title=f"{kind} pairs: {calibration.new.name}", xlabel="new score")
+        row[0].set(title=f"{kind} pairs\n{_short(calibration.old.name)}", xlabel="old score")
+        row[1].set(title=f"{kind} pairs\n{_short(calibration.new.name)}", xlabel="new score")
         row[1].legend(fontsize="small")
         _draw_roc(row[2], scores[kind], part)
         _draw_mapping(row[3], part)
     file = io.BytesIO()
     figure.savefig(file, format=format, metadata={"Date": None} if format == "svg" else None)
     return file.getvalue()
+
+
+def _short(name: str) -> str:
+    """The last part of a model's name or path, which must fit above one of four panels."""
+    last = name.rstrip("/").rpartition("/")[2]
+    return last if len(last) <= _TITLE else f"{last[: _TITLE - 1]}…"
 
 
 def _draw_histogram(axes: Any, values: np.ndarray, labels: np.ndarray) -> None:

@@ -15,12 +15,15 @@ import typer
 
 from nvembed_jax.cli import (
     calibrate,
+    cluster,
     compare,
     convert,
     corpus,
     decontaminate,
+    dedup,
     encode,
     evaluate,
+    index,
     info,
     mine,
     search,
@@ -44,7 +47,7 @@ app = typer.Typer(
 )
 for command in (
     search, encode, corpus, serve, info, convert, mine, decontaminate, synthesize, evaluate,
-    calibrate, compare, train,
+    dedup, cluster, calibrate, compare, train,
 ):  # fmt: skip
     app.command(
         command.NAME,
@@ -52,6 +55,7 @@ for command in (
         no_args_is_help=command not in (info, serve),
         context_settings=getattr(command, "SETTINGS", None),
     )(command.command)
+app.add_typer(index.app, name=index.NAME, help=index.HELP)
 
 
 def _show_version(wanted: bool) -> bool:

@@ -12,6 +12,13 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from nvembed_jax.cli import options
+from nvembed_jax.cli.thresholds import (
+    CalibrationOption,
+    Preset,
+    PresetOption,
+    choose,
+    hits_above,
+)
 
 FOLDER_CHUNK_TOKENS = 200  # of a folder's files by default: a passage is found, not a whole file
 DEFAULT_K = 10
@@ -27,11 +34,16 @@ Long documents: --chunk-tokens splits them; a document scores as its best chunk,
 shown. Files of a folder are split into 200 tokens with 40 of overlap unless you say otherwise (0:
 not split).
 
+--threshold drops results whose score is below it; --calibration takes the threshold from a file of
+`nvembed calibrate` (the preset balanced, unless you say otherwise), and adds to --json how likely a
+result is a match.
+
 \b
 Examples:
   nvembed search docs/ -q "how do I convert a checkpoint?"
   nvembed search corpus.jsonl.gz -q "first question" -q "second question" -k 3 --json
   nvembed search docs/ -q "latent attention" --hybrid --index ~/.cache/docs-index
+  nvembed search corpus.jsonl -q "a question" --calibration calibration.json --preset high-recall
 """
 
 K = Annotated[
@@ -57,6 +69,14 @@ Overlap = Annotated[
         "--overlap", min=0, help="Tokens that neighbouring chunks share. Default: a fifth."
     ),
 ]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold",
+        help="Least score of a result, a cosine; with --calibration, the threshold of the old "
+        "model whose place is taken.",
+    ),
+]
 
 
 def command(
@@ -73,6 +93,9 @@ def command(
     index: Index = None,
     hybrid: Hybrid = False,
     as_json: AsJson = False,
+    threshold: Threshold = None,
+    calibration: CalibrationOption = None,
+    preset: PresetOption = None,
     chunk_tokens: ChunkTokens = None,
     overlap: Overlap = None,
     field: options.Field = "text",
@@ -87,6 +110,9 @@ def command(
     if any(not query.strip() for query in queries):
         raise options.usage_error("-q needs a text to search for; got an empty one")
     chunking = _chunking(source, chunk_tokens, overlap)
+    chosen = choose("query-passage", threshold, calibration, preset, default_preset=Preset.balanced)
+    if chosen is not None and hybrid:
+        raise options.usage_error("--hybrid has fused scores, which no --threshold is meant for")
     loading = {"dtype": dtype, "attention": attention, "pooling": pooling, "max_length": max_length}
 
     from nvembed_jax.cli.hits import print_hits
@@ -97,6 +123,8 @@ def command(
         facts = corpus.scan()  # before the model is loaded: a bad line shows at once
         note_skipped(facts.skipped)
         embedder = options.load_model(model, **loading)
+        if chosen is not None:
+            chosen.check(embedder, task)
         encoding = {"batch_tokens": batch_tokens, "show_progress_bar": False}
         embeddings = embedder.encode_query(queries, task=task, **encoding)
         request = _request(corpus, facts, embedder, model, chunking, encoding)
@@ -108,6 +136,8 @@ def command(
                 found = opened.search_hybrid(embeddings, queries, count)
             else:
                 found = opened.search(embeddings, count)
+    if chosen is not None:
+        found = hits_above(found, chosen)
     print_hits(queries, found, as_json)
 
 

@@ -12,13 +12,15 @@ import typer
 
 from nvembed_jax.cli import options
 from nvembed_jax.cli.options import InputType, Truncation
+from nvembed_jax.cli.thresholds import Preset
 
 NAME = "serve"
 HELP = """Serve models over HTTP, as OpenAI and NVIDIA NIM do.
 
 POST /v1/embeddings, GET /v1/models, /v1/health/live, /v1/health/ready, /v1/metrics and more; the
 documentation of the running server stands at /docs. A model's id is its --name, else the folder's
-name; ID-query and ID-passage are the same model with the input type decided.
+name; ID-query and ID-passage are the same model with the input type decided. --grpc-port adds
+KServe's inference protocol.
 
 The server says that it is ready when every batch shape is compiled. SIGTERM ends it after the
 requests that are open. Every option can be set in the environment too: NVEMBED_PORT,
@@ -28,6 +30,7 @@ NVEMBED_API_KEY, NVEMBED_MODEL (several parted by spaces) and so on.
 Examples:
   nvembed serve
   nvembed serve --model nvidia/NV-Embed-v2 --port 9000 --api-key-file keys.txt
+  nvembed serve --grpc-port 8001
   nvembed serve --model ./e5 --name e5 --model ./mini --name mini --default-input-type passage
   NVEMBED_API_KEY=secret nvembed serve --host 0.0.0.0 --model ./my-model
 """
@@ -56,6 +59,13 @@ Names = Annotated[
 ]
 Host = Annotated[str, typer.Option("--host", help="Address; 0.0.0.0: all of this machine.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free one.")]
+GrpcPort = Annotated[
+    int | None,
+    typer.Option(
+        "--grpc-port", min=0, max=65535,
+        help="KServe's inference protocol (v2) on this port. Default: no gRPC.",
+    ),
+]  # fmt: skip
 Keys = Annotated[
     list[str] | None,
     typer.Option(
@@ -68,6 +78,17 @@ KeyFile = Annotated[Path | None, typer.Option("--api-key-file", help="Keys, one 
 DefaultInputType = Annotated[
     InputType | None,
     typer.Option("--default-input-type", help="Of requests that name none. Default: refused."),
+]
+Calibrations = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--calibration", metavar="FILE",
+        help="Of `nvembed calibrate`, for one of the models: /similarity then tells which scores "
+        "match. May be given many times.",
+    ),
+]  # fmt: skip
+PresetOption = Annotated[
+    Preset, typer.Option("--preset", help="Threshold of calibrations, where requests name none.")
 ]
 AllowDimensions = Annotated[
     bool,
@@ -111,10 +132,13 @@ def command(
     name: Names = None,
     host: Host = "127.0.0.1",
     port: Port = 8000,
+    grpc_port: GrpcPort = None,
     api_key: Keys = None,
     api_key_file: KeyFile = None,
     default_input_type: DefaultInputType = None,
     task: options.Task = None,
+    calibration: Calibrations = None,
+    preset: PresetOption = Preset.balanced,
     allow_dimensions: AllowDimensions = False,
     max_inputs: MaxInputs = 2048,
     max_body_mib: MaxBody = 16,
@@ -138,6 +162,8 @@ def command(
     settings = {
         "default_input_type": default_input_type and default_input_type.value,
         "task": task,
+        "calibrations": calibration or [],
+        "preset": preset.name,
         "allow_dimensions": allow_dimensions,
         "max_inputs": max_inputs,
         "max_body_bytes": max_body_mib * 2**20,
@@ -150,7 +176,8 @@ def command(
         "drain_timeout_s": drain_timeout,
     }
     keys = {"given": api_key or [], "file": api_key_file}
-    _serve(ids, {"max_length": max_length, **loading}, settings, keys, host, port, log_level)
+    ports = {"host": host, "port": port, "grpc_port": grpc_port}
+    _serve(ids, {"max_length": max_length, **loading}, settings, keys, ports, log_level)
 
 
 def _serve(
@@ -158,25 +185,27 @@ def _serve(
     loading: dict[str, Any],
     settings: dict[str, Any],
     keys: dict[str, Any],
-    host: str,
-    port: int,
+    ports: dict[str, Any],
     log_level: LogLevel,
 ) -> None:
     """Everything cheap is checked before the first model is loaded."""
     from nvembed_jax.serve import ServerSettings, check_packages
 
-    check_packages()
+    check_packages(with_rpc=ports["grpc_port"] is not None)
+    from nvembed_jax.calibration.artefact import load_calibration
     from nvembed_jax.cli.progress import note
     from nvembed_jax.serve.keys import read_keys
     from nvembed_jax.serve.logs import configure
     from nvembed_jax.serve.server import run_server
 
+    settings["calibrations"] = tuple(map(load_calibration, settings["calibrations"]))
     chosen = ServerSettings(api_keys=read_keys(**keys), **settings)
     configure(log_level.value)
+    host = ports["host"]
     if not chosen.api_keys and host not in ("127.0.0.1", "::1", "localhost"):
-        note(f"no API key: whoever reaches {host}:{port} can send requests")
+        note(f"no API key: whoever reaches {host}:{ports['port']} can send requests")
     models = [(id, options.load_model(spec, **loading)) for spec, id in ids]
-    run_server(models, chosen, host, port, on_listening=lambda url: note(f"serving at {url}"))
+    run_server(models, chosen, **ports, on_listening=lambda url: note(f"serving at {url}"))
 
 
 def _ids(models: Sequence[str | None], names: Sequence[str]) -> list[tuple[str | None, str]]:

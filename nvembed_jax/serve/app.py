@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -59,8 +59,14 @@ _ROUTES = (
 )  # fmt: skip
 
 
-def make_app(service: EmbeddingService) -> Any:
-    """The application (`fastapi.FastAPI`); its lifespan starts and stops `service`."""
+def make_app(
+    service: EmbeddingService, before_stop: Callable[[], Awaitable[None]] | None = None
+) -> Any:
+    """The application (`fastapi.FastAPI`); its lifespan starts and stops `service`.
+
+    Args:
+        before_stop: waited for before the service stops: other ways in that are still in use.
+    """
     from fastapi import FastAPI
     from fastapi.exceptions import RequestValidationError
 
@@ -70,6 +76,8 @@ def make_app(service: EmbeddingService) -> Any:
         try:
             yield
         finally:
+            if before_stop is not None:
+                await before_stop()
             service.stop()
 
     keys = ApiKeys(service.settings.api_keys)
@@ -87,17 +95,18 @@ def make_app(service: EmbeddingService) -> Any:
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     routes = Routes(service)
+    limits = schema.Limits(service.names.known(), service.settings.max_inputs)
     for route in _ROUTES:
-        _add(app, route, routes, service.settings.max_inputs)
+        _add(app, route, routes, limits)
     _add_security(app, bool(keys))
     return app
 
 
-def _add(app: Any, route: _Route, routes: Routes, max_inputs: int) -> None:
+def _add(app: Any, route: _Route, routes: Routes, limits: schema.Limits) -> None:
     """One route with all statuses that it can answer."""
     extra: dict[str, Any] = {}
     if route.body is not None:
-        content = {"application/json": {"schema": schema.body_schema(route.body, max_inputs)}}
+        content = {"application/json": {"schema": schema.body_schema(route.body, limits)}}
         extra["requestBody"] = {"required": True, "content": content}
     responses: dict[int, Mapping[str, Any]] = {
         status: {"model": schema.ErrorAnswer, "description": _FAILURES[status]}

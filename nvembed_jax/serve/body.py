@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -13,11 +13,14 @@ from nvembed_jax.serve.errors import ClientGoneError, ServeError, bad_request
 Result = TypeVar("Result")
 
 
-async def read_body(request: Request, most: int, timeout_s: float | int) -> bytes:
-    """The whole body; no more than `most` bytes are ever held.
+async def read_body(
+    request: Request, most: int, timeout_s: float | int, take: Callable[[int], None]
+) -> bytes:
+    """The whole body; no more than `most` bytes are ever held, and `take` hears of each part.
 
     Raises:
-        ServeError: 413 when it is longer, 408 when it takes too long, 400 for a false length.
+        ServeError: 413 when it is longer, 408 when it takes too long, 400 for a false length; what
+            `take` raises.
         ClientGoneError: the connection was closed.
     """
     told = request.headers.get("content-length", "0")
@@ -36,6 +39,7 @@ async def read_body(request: Request, most: int, timeout_s: float | int) -> byte
                 size += len(parts[-1])
                 if size > most:
                     raise _too_large(most)
+                take(len(parts[-1]))
                 more = message.get("more_body", False)
     except TimeoutError:
         raise _too_slow(timeout_s) from None

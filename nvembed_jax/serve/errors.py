@@ -73,6 +73,16 @@ def invalid(message: str, param: str | None = None) -> ServeError:
     return ServeError(422, message, param=param, code="invalid_value")
 
 
+def unauthorized() -> ServeError:
+    """401."""
+    return ServeError(
+        401,
+        "no valid API key: send one as Authorization: Bearer KEY",
+        code="invalid_api_key",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
 def queue_full(wait_s: int) -> ServeError:
     """429, with the seconds after which there should be room."""
     return ServeError(

@@ -8,11 +8,12 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nvembed_jax.serve.errors import ClientGoneError, ServeError
+from nvembed_jax.serve.errors import ClientGoneError, ServeError, unauthorized
 from nvembed_jax.serve.keys import ApiKeys
 from nvembed_jax.serve.metrics import Metrics
 from nvembed_jax.serve.wire import error_response
@@ -24,6 +25,12 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 _logger = logging.getLogger(__name__)
+
+
+def request_id(headers: Mapping[bytes, bytes]) -> str:
+    """The id that a client gave its request, if it is sane, or one made now."""
+    given = headers.get(b"x-request-id", b"")
+    return given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 class Gate:
@@ -40,7 +47,7 @@ class Gate:
         visit = _Visit(scope, send)
         try:
             if scope["path"] not in OPEN_PATHS and not self._keys.accept(visit.headers):
-                await error_response(_unauthorized())(scope, receive, visit.send)
+                await error_response(unauthorized())(scope, receive, visit.send)
             else:
                 await self._app(scope, receive, visit.send)
         except ClientGoneError:
@@ -79,28 +86,18 @@ class _Visit:
     def __init__(self, scope: Scope, send: Send):
         self.started = time.perf_counter()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        given = self.headers.get(b"x-request-id", b"")
-        self._id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex.encode()
+        self._id = request_id(self.headers)
         self._send = send
         self.status = 500
         self.is_answered = False
 
     @property
     def id_fact(self) -> dict[str, Any]:
-        return {"request_id": self._id.decode()}
+        return {"request_id": self._id}
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.is_answered, self.status = True, message["status"]
-            headers = [*message.get("headers", ()), (b"x-request-id", self._id)]
+            headers = [*message.get("headers", ()), (b"x-request-id", self._id.encode())]
             message = {**message, "headers": headers}
         await self._send(message)
-
-
-def _unauthorized() -> ServeError:
-    return ServeError(
-        401,
-        "no valid API key: send one as Authorization: Bearer KEY",
-        code="invalid_api_key",
-        headers={"WWW-Authenticate": "Bearer"},
-    )

@@ -11,7 +11,7 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any
 
-LOGGERS = ("nvembed_jax", "uvicorn")
+LOGGERS = ("nvembed_jax", "uvicorn", "grpc", "asyncio")
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -36,7 +36,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str = "info", stream: Any = None) -> None:
-    """Sends the logs of the package and of uvicorn to `stream`, by default standard error.
+    """Sends the logs of the package and of what serves it to `stream`, by default standard error.
 
     Raises:
         ValueError: an unknown level.

@@ -88,11 +88,11 @@ class Metrics:
         """Adds a gauge that is read when it is asked for."""
         self.registry.register(_Gauge(name, help, value))
 
-    def request(self, path: str, method: str, code: int, seconds: float) -> None:
-        """One request was answered; 499: its client had gone."""
+    def request(self, path: str, method: str, code: int | str, seconds: float) -> None:
+        """One request was answered; 499, and CANCELLED of gRPC: its client had gone."""
         self._requests.labels(path, method, str(code)).inc()
         self._duration.labels(path).observe(seconds)
-        if code == 499:
+        if code in (499, "CANCELLED"):
             self._cancelled.inc()
 
     def embedded(self, inputs: int, tokenization: float, queue: float, inference: float) -> None:

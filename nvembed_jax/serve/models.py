@@ -5,6 +5,7 @@ which shapes they run.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -128,6 +129,10 @@ class ModelNames:
             )
         return self._found[name]
 
+    def known(self) -> list[str]:
+        """All names that `find` knows, ids first."""
+        return list(self._found)
+
     def listed(self) -> list[str]:
         """All names for a list of models."""
         return [
@@ -135,6 +140,47 @@ class ModelNames:
             for model in self.models
             for name in (model.id, *(f"{model.id}-{kind}" for kind in INPUT_TYPES))
         ]
+
+
+class RpcNames:
+    """The names of the models in KServe's protocol: lower case, and every character that is no
+    letter or digit an underscore. Names as over HTTP are taken too.
+
+    Raises:
+        ValueError: two models by one name.
+    """
+
+    def __init__(self, names: ModelNames):
+        ids = [rpc_name(model.id) for model in names.models]
+        if twice := sorted({id for id in ids if ids.count(id) > 1}):
+            raise ValueError(
+                f"two models are named {twice[0]!r} over gRPC; give each a name that differs in "
+                "more than case and punctuation"
+            )
+        self._names, self._known = names, {name: name for name in names.known()}
+        for name in names.known():
+            self._known.setdefault(rpc_name(name), name)
+
+    def find(self, name: str) -> str:
+        """The name over HTTP of a model.
+
+        Raises:
+            ServeError: 404, with the names that there are.
+        """
+        if name not in self._known:
+            known = ", ".join(rpc_name(model.id) for model in self._names.models)
+            raise ServeError(
+                404,
+                f"no such model; this server has: {known}",
+                code="model_not_found",
+                param="model_name",
+            )
+        return self._known[name]
+
+
+def rpc_name(name: str) -> str:
+    """A model's name as KServe's protocol has it."""
+    return re.sub(r"[^a-z0-9]", "_", name.lower())
 
 
 def chosen_input_type(

@@ -11,14 +11,20 @@ from starlette.responses import Response
 
 from nvembed_jax.serve import schema, wire
 from nvembed_jax.serve.body import read_body, unless_gone
+from nvembed_jax.serve.calibrated import Verdicts
 from nvembed_jax.serve.errors import not_ready
 from nvembed_jax.serve.gate import FACTS
-from nvembed_jax.serve.service import INLINE_VALUES, EmbeddingService, TextsRequest
+from nvembed_jax.serve.service import (
+    INLINE_BYTES,
+    INLINE_VALUES,
+    EmbeddingService,
+    TextsRequest,
+    embedded_facts,
+)
 from nvembed_jax.version import __version__
 
 API_VERSION = "1.0.0"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-INLINE_BYTES = 64 * 2**10  # of a body that is parsed on the event loop
 _BASE64_VALUES = 16  # numbers that take as long in base64 as one written out
 
 Parsed = TypeVar("Parsed", bound=schema.RequestBody)
@@ -29,6 +35,7 @@ class Routes:
 
     def __init__(self, service: EmbeddingService):
         self._service, self._settings = service, service.settings
+        self._verdicts = Verdicts(service)
         self._created = int(time.time())
 
     async def embeddings(self, request: Request) -> Response:
@@ -40,7 +47,7 @@ class Routes:
         return await self._work(request, schema.TokenizeBody, self._tokenize)
 
     async def similarity(self, request: Request) -> Response:
-        """Cosine similarities of queries and passages."""
+        """Cosine similarities of queries and passages, and what a calibration makes of them."""
         return await self._work(request, schema.SimilarityBody, self._compare)
 
     async def models(self, request: Request) -> Response:
@@ -104,7 +111,7 @@ class Routes:
         """Reads, checks and answers, unless the client goes away."""
         facts = request.scope.setdefault(FACTS, {})
         settings = self._settings
-        content = await read_body(request, settings.max_body_bytes, settings.body_timeout_s)
+        most, timeout_s = settings.max_body_bytes, settings.body_timeout_s
 
         async def work() -> bytes:
             with self._service.admitted():
@@ -113,7 +120,9 @@ class Routes:
                 )
                 return await answer(body, facts)
 
-        return wire.JsonBytes(await unless_gone(request, work()))
+        with self._service.room.holding() as take:
+            content = await read_body(request, most, timeout_s, take)
+            return wire.JsonBytes(await unless_gone(request, work()))
 
     async def _embed(self, body: schema.EmbeddingsBody, facts: dict[str, Any]) -> bytes:
         asked = TextsRequest(
@@ -126,13 +135,7 @@ class Routes:
             embedding_type=body.embedding_type or "float",
         )
         done = await self._service.embed(asked)
-        facts |= {
-            "model": asked.model,
-            "inputs": len(asked.texts),
-            "tokens": done.tokens,
-            "queue_ms": round(done.queued_s * 1000, 2),
-            "device_ms": round(done.device_s * 1000, 2),
-        }
+        facts |= embedded_facts(asked, done)
         as_base64 = body.encoding_format == "base64"
         size = done.rows.size // (_BASE64_VALUES if as_base64 else 1)
         return await self._service.off_loop(
@@ -170,11 +173,15 @@ class Routes:
                 dimensions=body.dimensions,
             )
             sides.append(asked)
+        verdict = self._verdicts.find(sides[0], sides[1], body.preset)
         scores, tokens = await self._service.similarity(*sides)
         facts |= {"model": body.model, "inputs": sum(len(s.texts) for s in sides), "tokens": tokens}
-        return await self._service.off_loop(
-            lambda: wire.scores_body(scores, body.model, tokens), scores.size <= INLINE_VALUES
-        )
+
+        def written() -> bytes:
+            plain = wire.scores_body(scores, body.model, tokens)
+            return plain if verdict is None else plain[:-1] + verdict.fields(scores) + b"}"
+
+        return await self._service.off_loop(written, scores.size <= INLINE_VALUES)
 
 
 def _health(message: str, status: str) -> Response:

@@ -5,8 +5,8 @@ says of it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
@@ -15,6 +15,7 @@ from nvembed_jax.serve.errors import ServeError, bad_request, invalid
 
 InputType = Literal["query", "passage"]
 Truncate = Literal["NONE", "START", "END"]
+Preset = Literal["high_precision", "balanced", "high_recall"]
 _TEXTS = {
     "anyOf": [
         {"type": "string"},
@@ -71,6 +72,9 @@ class SimilarityBody(RequestBody):
         None, description="What both sides are; default: queries are queries, passages passages."
     )
     dimensions: int | None = Field(None, ge=1, description="Leading ones kept, then renormalised.")
+    preset: Preset | None = Field(
+        None, description="Threshold of the model's calibration; default: the server's."
+    )
 
 
 class Usage(BaseModel):
@@ -117,12 +121,20 @@ class TokenizeAnswer(BaseModel):
 
 
 class SimilarityAnswer(BaseModel):
-    """Cosines: a row a query, a column a passage."""
+    """Cosines: a row a query, a column a passage. The optional fields are there where the server
+    has a calibration of the model for such pairs.
+    """
 
     object: Literal["similarity"]
     scores: list[list[float]]
     model: str
     usage: Usage
+    preset: str | None = Field(None, description="Which threshold was applied.")
+    threshold: float | None = Field(None, description="Its cosine.")
+    labels: list[list[bool]] | None = Field(None, description="Whether each score reaches it.")
+    probabilities: list[list[float]] | None = Field(
+        None, description="Of a match; where the calibration had labels."
+    )
 
 
 class ErrorInner(BaseModel):
@@ -191,8 +203,7 @@ def parse(kind: type[Parsed], content: bytes) -> Parsed:
     """The body of a request.
 
     Raises:
-        ServeError: 400: no JSON (a lone surrogate is none, either); 422: a field is missing or
-            wrong. Values are never repeated.
+        ServeError: 400: no JSON (a lone surrogate is none, either); 422: as `check`.
     """
     try:
         data = orjson.loads(content)
@@ -203,6 +214,15 @@ def parse(kind: type[Parsed], content: bytes) -> Parsed:
         ) from None
     if not isinstance(data, dict):
         raise invalid("the body must be a JSON object")
+    return check(kind, data)
+
+
+def check(kind: type[Parsed], data: Mapping[str, Any]) -> Parsed:
+    """The fields of a request.
+
+    Raises:
+        ServeError: 422: a field is missing or wrong. Values are never repeated.
+    """
     try:
         return kind.model_validate(data)
     except ValidationError as error:
@@ -243,11 +263,19 @@ def _no_text(item: Any, name: str, index: int) -> ServeError:
     return invalid(f"{name}[{index}] must be a string", param=f"{name}[{index}]")
 
 
-def body_schema(kind: type[BaseModel], most: int) -> Mapping[str, Any]:
-    """JSON schema of a request's body, under this server's limit of texts."""
+class Limits(NamedTuple):
+    """What this server adds to the schema of a request: names of models, and texts at most."""
+
+    names: Sequence[str]
+    most: int
+
+
+def body_schema(kind: type[BaseModel], limits: Limits) -> Mapping[str, Any]:
+    """JSON schema of a request's body, under the limits of this server."""
     schema = copy.deepcopy(kind.model_json_schema())
+    schema["properties"]["model"]["enum"] = list(limits.names)
     for field in schema["properties"].values():
         for option in field.get("anyOf", ()):
             if "maxItems" in option:
-                option["maxItems"] = most
+                option["maxItems"] = limits.most
     return schema

@@ -1,9 +1,10 @@
-"""Running a server until it is told to stop: SIGTERM turns readiness off, requests that are open
-are answered, and the process ends with 0.
+"""Running a server, HTTP and gRPC, until it is told to stop: SIGTERM turns readiness off, requests
+that are open are answered, and the process ends with 0.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import signal
@@ -12,10 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
 from nvembed_jax.encoder import Embedder
+from nvembed_jax.serve.address import authority, listen
 from nvembed_jax.serve.app import make_app
 from nvembed_jax.serve.models import ServedModel
 from nvembed_jax.serve.service import EmbeddingService
@@ -33,36 +36,56 @@ def run_server(
     host: str = "127.0.0.1",
     port: int = 8000,
     *,
+    grpc_port: int | None = None,
     on_listening: Callable[[str], None] | None = None,
 ) -> None:
     """Serves models until SIGTERM or SIGINT; a second signal does not wait for open requests.
 
     Args:
         models: (id, model) pairs.
-        port: 0: any that is free.
-        on_listening: called with the server's URL, before the models are compiled.
+        port, grpc_port: 0: any that is free. grpc_port: of KServe's protocol; None: no gRPC.
+        on_listening: called with the server's URL, before the models are compiled; then with that
+            of gRPC.
 
     Raises:
-        OSError: the address cannot be listened on. ValueError: two models by one name.
+        OSError: an address cannot be listened on. ValueError: two models by one name.
     """
     served = [ServedModel(id, model, settings.batch_tokens) for id, model in models]
     service = EmbeddingService(served, settings)
-    listener = _listen(host, port)
-    url = _url(host, listener.getsockname()[1])
-    _logger.info("listening", extra={"facts": {"url": url, "models": [m.id for m in served]}})
-    if on_listening is not None:
-        on_listening(url)
-    server = make_server(service)
+    rpc = None if grpc_port is None else _rpc_server(service, host, grpc_port)
+    listener = listen(host, port)
+
+    def listening(url: str) -> None:
+        _logger.info("listening", extra={"facts": {"url": url, "models": [m.id for m in served]}})
+        if on_listening is not None:
+            on_listening(url)
+
+    listening(f"http://{authority(host, listener.getsockname()[1])}")
+    server = make_server(service, rpc, listening)
     server.run(sockets=[listener])
     if server.has_failed:
         raise RuntimeError("the device thread ended; the log says why")
 
 
-def make_server(service: EmbeddingService) -> DrainingServer:
-    """The server, not running yet."""
+def make_server(
+    service: EmbeddingService,
+    rpc: Any = None,
+    on_rpc_listening: Callable[[str], None] = lambda url: None,
+) -> DrainingServer:
+    """The server, not running yet.
+
+    Args:
+        rpc: an `rpc.RpcServer` that lives as long.
+        on_rpc_listening: called with its URL.
+    """
     settings = service.settings
+
+    async def before_stop() -> None:
+        if rpc is not None:
+            await rpc.stop(settings.drain_timeout_s)
+
     config = uvicorn.Config(
-        make_app(service),
+        make_app(service, before_stop),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -71,7 +94,7 @@ def make_server(service: EmbeddingService) -> DrainingServer:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
-    return DrainingServer(config, service)
+    return DrainingServer(config, service, rpc, on_rpc_listening)
 
 
 class DrainingServer(uvicorn.Server):
@@ -82,9 +105,16 @@ class DrainingServer(uvicorn.Server):
         has_failed: it ended because the service did.
     """
 
-    def __init__(self, config: uvicorn.Config, service: EmbeddingService):
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        service: EmbeddingService,
+        rpc: Any,
+        on_rpc_listening: Callable[[str], None],
+    ):
         super().__init__(config)
         self._service = service
+        self._rpc, self._on_rpc_listening = rpc, on_rpc_listening
         self._exit_at: float | None = None
         self.has_failed = False
 
@@ -112,6 +142,25 @@ class DrainingServer(uvicorn.Server):
         else:
             self._exit_at = 0.0
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Both ports listen; calls before the models are compiled are turned away."""
+        if self._rpc is not None:
+            await self._rpc.start()
+            self._on_rpc_listening(f"grpc://{authority(self._rpc.host, self._rpc.port)}")
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Both end at the same time."""
+        if self._rpc is None:
+            await super().shutdown(sockets)
+            return
+        # The lifespan waits for the same before it stops the service.
+        ending = asyncio.create_task(self._rpc.stop(self._service.settings.drain_timeout_s))
+        await super().shutdown(sockets)
+        if self.force_exit:
+            await self._rpc.stop(0)
+        await ending
+
     async def on_tick(self, counter: int) -> bool:
         """uvicorn's clock, ten times a second."""
         if not self._service.is_alive:
@@ -121,13 +170,7 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise OSError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+def _rpc_server(service: EmbeddingService, host: str, port: int) -> Any:
+    from nvembed_jax.serve.rpc import RpcServer
 
-
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return RpcServer(service, host, port)

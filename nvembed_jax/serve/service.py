@@ -22,12 +22,14 @@ from nvembed_jax.serve.errors import bad_request, not_ready, queue_full
 from nvembed_jax.serve.job import Job
 from nvembed_jax.serve.metrics import Metrics
 from nvembed_jax.serve.models import ModelNames, ServedModel, chosen_input_type
+from nvembed_jax.serve.room import BodyRoom
 from nvembed_jax.serve.settings import ServerSettings
 from nvembed_jax.serve.tokens import count_tokens, tokenize
 from nvembed_jax.text.tokenizer import Encoded
 
 INLINE_CHARS = 2_000  # tokenised on the event loop: a query, not a batch of passages
 INLINE_VALUES = 32_768  # numbers that are quantised or written out there
+INLINE_BYTES = 64 * 2**10  # of a request that is parsed there
 MAX_SCORES = 1_000_000  # of one request for similarities
 PRECISIONS = {"float": "float32", **{name: name for name in codes.PRECISIONS[1:]}}
 
@@ -49,12 +51,17 @@ class TextsRequest:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Embeddings or codes [N, C], tokens of all texts, and how long they waited and ran."""
+    """Embeddings or codes [N, C], tokens of each text [N], and how long they waited and ran."""
 
     rows: np.ndarray
-    tokens: int
+    lengths: np.ndarray
     queued_s: float
     device_s: float
+
+    @property
+    def tokens(self) -> int:
+        """Of all texts."""
+        return int(self.lengths.sum())
 
 
 class EmbeddingService:
@@ -62,11 +69,13 @@ class EmbeddingService:
 
     Attributes:
         names: the models. settings, metrics: as given. is_draining: the server is about to stop.
+        room: for what clients send.
     """
 
     def __init__(self, models: Sequence[ServedModel], settings: ServerSettings):
         self.settings, self.metrics = settings, Metrics()
         self.names = ModelNames(models)
+        self.room = BodyRoom(settings.max_body_bytes)
         self.is_draining = False
         self._batcher = Batcher(models, settings, self.metrics)
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="nvembed-serve")
@@ -155,7 +164,7 @@ class EmbeddingService:
         rows = await self.off_loop(
             lambda: _finished(job.rows, dim, precision), job.rows.size <= INLINE_VALUES
         )
-        return Embedded(rows, job.tokens, job.queued_s, job.device_s)
+        return Embedded(rows, job.lengths, job.queued_s, job.device_s)
 
     async def similarity(
         self, queries: TextsRequest, passages: TextsRequest
@@ -232,6 +241,17 @@ class EmbeddingService:
 
     def _compilations(self) -> int:
         return sum(model.embedder.num_compilations for model in self.names.models)
+
+
+def embedded_facts(asked: TextsRequest, done: Embedded) -> dict[str, Any]:
+    """What the log says of a request for embeddings."""
+    return {
+        "model": asked.model,
+        "inputs": len(asked.texts),
+        "tokens": done.tokens,
+        "queue_ms": round(done.queued_s * 1000, 2),
+        "device_ms": round(done.device_s * 1000, 2),
+    }
 
 
 def _is_short(texts: Sequence[str]) -> bool:

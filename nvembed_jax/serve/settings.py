@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from nvembed_jax.calibration.artefact import Calibration
+from nvembed_jax.calibration.thresholds import PRESETS
+
 INPUT_TYPES = ("query", "passage")
 QUEUE_BATCHES = 32  # of the default token bound of the queue
 
@@ -17,6 +20,8 @@ class ServerSettings:
         task: task description of queries whose request has none; None: the model's own.
         api_keys: one of them must be sent with every request but those for health; none: no key
             is asked for.
+        calibrations: thresholds and probabilities for /similarity; each is for one of the models.
+        preset: the threshold of them that is applied where a request names none.
         allow_dimensions: shorten embeddings of models that were not trained for it, too.
         batch_tokens: tokens of a batch, padding included; None: by device.
         max_queue_tokens: waiting ones, above which requests are turned away; None: 32 batches.
@@ -34,6 +39,8 @@ class ServerSettings:
     default_input_type: str | None = None
     task: str | None = None
     api_keys: tuple[str, ...] = field(default=(), repr=False)
+    calibrations: tuple[Calibration, ...] = field(default=(), repr=False)
+    preset: str = "balanced"
     allow_dimensions: bool = False
     batch_tokens: int | None = None
     max_queue_tokens: int | None = None
@@ -53,6 +60,8 @@ class ServerSettings:
                 f"default_input_type must be one of {', '.join(INPUT_TYPES)}; "
                 f"got {self.default_input_type!r}"
             )
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}; got {self.preset!r}")
         for name in ("batch_tokens", "max_queue_tokens", "max_queue_requests", "max_inputs",
                      "max_body_bytes", "warmup_length", "workers"):  # fmt: skip
             value = getattr(self, name)

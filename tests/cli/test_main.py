@@ -15,7 +15,7 @@ from nvembed_jax.version import __version__
 COMMANDS = (
     *("search", "encode", "info", "convert"),
     *("train", "mine", "decontaminate", "synthesize", "evaluate"),
-    *("serve", "corpus", "calibrate", "compare"),
+    *("serve", "corpus", "calibrate", "compare", "dedup", "cluster"),
 )
 
 

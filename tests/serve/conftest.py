@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
 from dataclasses import replace
 
 import pytest
 from served_app import Served, make_embedder
 
 from nvembed_jax import Embedder
+from nvembed_jax.serve import logs
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +39,15 @@ def served(embedder, symmetric):
 def make_short():
     """A model that nothing was compiled for yet, for texts of up to 24 tokens."""
     return lambda: make_embedder(2, max_length=24)
+
+
+@pytest.fixture
+def log():
+    """Lines of the log, as they are written."""
+    loggers = [logging.getLogger(name) for name in logs.LOGGERS]
+    before = [(it.handlers, it.level, it.propagate) for it in loggers]
+    stream = io.StringIO()
+    logs.configure("debug", stream)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        logger.handlers, logger.level, logger.propagate = handlers, level, propagate

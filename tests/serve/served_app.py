@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -54,7 +55,7 @@ class Served:
     def __enter__(self) -> Served:
         self.service.start()
         while not (self.service.is_warm or self.settings.warmup):
-            pass
+            time.sleep(0.001)
         return self
 
     def __exit__(self, *error) -> None:

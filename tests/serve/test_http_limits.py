@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import logging
 
 import pytest
 from served_app import Served, error_of
 
-from nvembed_jax.serve import logs
 from nvembed_jax.serve.keys import ApiKeys, read_keys
 
 BODY = {"model": "nv", "input": "a", "input_type": "query"}
@@ -20,18 +17,6 @@ BODY = {"model": "nv", "input": "a", "input_type": "query"}
 def guarded(embedder):
     with Served({"nv": embedder}, api_keys=("first-key", "second-key")) as running:
         yield running
-
-
-@pytest.fixture
-def log():
-    """Lines of the log, as they are written."""
-    loggers = [logging.getLogger(name) for name in logs.LOGGERS]
-    before = [(it.handlers, it.level, it.propagate) for it in loggers]
-    stream = io.StringIO()
-    logs.configure("debug", stream)
-    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
-    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
-        logger.handlers, logger.level, logger.propagate = handlers, level, propagate
 
 
 @pytest.mark.parametrize(
@@ -141,6 +126,18 @@ def test_a_body_is_refused_as_soon_as_it_is_too_large(small):
     assert small.post("/v1/embeddings", BODY).status_code == 200
 
 
+def test_bodies_of_all_requests_have_a_bound_together(small):
+    slow = [Connection(small.app, [b"x" * 950, 0.2, b"x"]) for _ in range(20)]
+
+    async def together():
+        await asyncio.gather(*(one.run() for one in slow))
+
+    small.run(together())
+    assert [one.status for one in slow].count(429) == 4
+    assert small.service.room.held == 0
+    assert small.post("/v1/embeddings", BODY).status_code == 200
+
+
 def test_a_slow_body_is_ended_and_holds_up_nobody(small):
     slow = Connection(small.app, [b"{", 0.1, b" ", 0.1, b" ", 0.1, b" ", 0.1, b" "])
 
@@ -189,22 +186,23 @@ def test_a_client_that_goes_takes_its_texts_out_of_the_queue(embedder, log):
     assert next(line["status"] for line in log() if line["event"] == "request") == 499
 
 
-def test_a_full_queue_is_429_with_retry_after(embedder):
-    settings = {"max_queue_tokens": 100, "max_queue_requests": 3, "batch_tokens": 64}
-    with Served({"nv": embedder}, **settings) as served:
+@pytest.mark.parametrize(
+    ("limit", "texts", "count"),
+    [({"max_queue_tokens": 100}, ["word " * 20] * 40, 14), ({"max_queue_requests": 3}, ["a"], 40)],
+)
+def test_a_full_queue_is_429_with_retry_after(embedder, limit, texts, count):
+    with Served({"nv": embedder}, batch_tokens=64, **limit) as served:
 
-        async def many(texts, count):
+        async def many():
             body = {**BODY, "input": texts}
             asked = (served.client.post("/v1/embeddings", json=body) for _ in range(count))
             return await asyncio.gather(*asked)
 
-        for texts, count in ((["word " * 20] * 40, 3), (["a"], 40)):
-            responses = served.run(many(texts, count))
-            codes = [response.status_code for response in responses]
-            assert set(codes) == {200, 429}
-            full = next(r for r in responses if r.status_code == 429)
-            assert error_of(full, 429)["code"] == "queue_full"
-            assert 1 <= int(full.headers["retry-after"]) <= 30
+        responses = served.run(many())
+        assert {response.status_code for response in responses} == {200, 429}
+        full = next(r for r in responses if r.status_code == 429)
+        assert error_of(full, 429)["code"] == "queue_full"
+        assert 1 <= int(full.headers["retry-after"]) <= 30
         assert served.post("/v1/embeddings", BODY).status_code == 200
 
 

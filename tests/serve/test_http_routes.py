@@ -147,6 +147,7 @@ def test_documentation_names_every_status_and_the_limits(embedder):
     body = post["requestBody"]["content"]["application/json"]["schema"]
     assert body["required"] == ["model", "input"]
     assert body["properties"]["input"]["anyOf"][1]["maxItems"] == 7
+    assert body["properties"]["model"]["enum"] == ["nv", "nv-query", "nv-passage"]
     assert made["security"] == [{"key": []}]
     assert made["paths"]["/v1/health/live"]["get"]["security"] == []
 

@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from nvembed_jax.cli import options, serve
-from nvembed_jax.serve import logs, server
+from nvembed_jax.serve import address, logs, server
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def command(monkeypatch):
         served.setdefault("loaded", []).append((spec, given))
         return f"model {spec}"
 
-    def run(models, settings, host, port, *, on_listening):
-        served.update(models=models, settings=settings, host=host, port=port)
+    def run(models, settings, host, port, *, grpc_port, on_listening):
+        served.update(models=models, settings=settings, host=host, port=port, grpc_port=grpc_port)
 
     monkeypatch.setattr(options, "load_model", load)
     monkeypatch.setattr(server, "run_server", run)
@@ -44,6 +44,7 @@ def test_without_options_the_bundled_model_is_served_here(command):
     assert result.exit_code == 0, result.output
     assert served["models"] == [("nvembed-tiny", "model None")]
     assert (served["host"], served["port"]) == ("127.0.0.1", 8000)
+    assert served["grpc_port"] is None
     assert served["settings"].api_keys == ()
 
 
@@ -77,7 +78,8 @@ def test_options_and_environment_become_settings(command, tmp_path):
     assert (served["host"], served["port"]) == ("::1", 9)
     assert [spec for spec, _ in served["loaded"]] == ["a", "b"]
     assert served["loaded"][0][1]["max_length"] == 32
-    _, served = command("--api-key", "k", **env)
+    _, served = command("--api-key", "k", "--grpc-port", "8001", **env)
+    assert served["grpc_port"] == 8001
     assert served["settings"].api_keys == ("k", "from-file")
 
 
@@ -107,4 +109,4 @@ def test_an_address_in_use_is_one_error():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}"):
-            server._listen("127.0.0.1", port)
+            address.listen("127.0.0.1", port)

@@ -13,10 +13,13 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import grpc
 import httpx
 import numpy as np
 import pytest
 from served_app import make_embedder
+
+from nvembed_jax.serve import kserve
 
 SCRIPT = """
 from served_app import make_embedder
@@ -27,13 +30,15 @@ from nvembed_jax.serve.server import run_server
 configure("info")
 settings = ServerSettings(warmup=False, batch_tokens=256, drain_delay_s=1.0)
 models = [("nv", make_embedder(0))]
-run_server(models, settings, port=0, on_listening=lambda url: print(url, flush=True))
+run_server(
+    models, settings, port=0, grpc_port=0, on_listening=lambda url: print(url, flush=True)
+)
 """
 BODY = {"model": "nv", "input": "a", "input_type": "passage"}
 
 
 class Process:
-    """The running server: its URL and its log."""
+    """The running server: its URL, its gRPC address and its log."""
 
     def __init__(self, log: Path):
         self.log = log
@@ -48,6 +53,7 @@ class Process:
             )
         self.url = self.process.stdout.readline().strip()
         assert self.url, log.read_text()
+        self.grpc = self.process.stdout.readline().strip().removeprefix("grpc://")
         while httpx.get(self.url + "/v1/health/ready").status_code != 200:
             time.sleep(0.02)
 
@@ -73,6 +79,23 @@ def test_it_answers_as_the_embedder(server):
     body = httpx.post(server.url + "/v1/embeddings", json=BODY, timeout=60).json()
     expected = make_embedder(0).encode_document("a")
     np.testing.assert_allclose(body["data"][0]["embedding"], expected, atol=1e-6)
+
+
+def infer(channel: grpc.Channel, texts: list[str]) -> np.ndarray:
+    """Passages over gRPC."""
+    message = kserve.messages["ModelInferRequest"](model_name="nv_passage")
+    tensor = message.inputs.add(name="text", datatype="BYTES", shape=(len(texts), 1))
+    tensor.contents.bytes_contents.extend(text.encode() for text in texts)
+    call = channel.unary_unary(f"/{kserve.SERVICE}/ModelInfer")
+    content = call(message.SerializeToString(), timeout=60)
+    answer = kserve.messages["ModelInferResponse"].FromString(content)
+    return np.frombuffer(answer.raw_output_contents[1], "<f4").reshape(len(texts), -1)
+
+
+def test_it_answers_over_grpc_too(server):
+    with grpc.insecure_channel(server.grpc) as channel:
+        expected = make_embedder(0).encode_document(["a"])
+        np.testing.assert_allclose(infer(channel, ["a"]), expected, atol=1e-6)
 
 
 def test_slow_and_vanished_clients_hold_up_nobody(server):
@@ -107,24 +130,33 @@ def test_a_body_too_large_is_413_also_for_a_client_that_goes_on_sending(server):
 
 
 def test_sigterm_turns_ready_off_finishes_requests_and_ends_with_0(server):
-    answers = []
+    answers, texts = [], [f"{i} " + "word " * 30 for i in range(2000)]
 
     def ask():
-        body = {**BODY, "input": [f"{i} " + "word " * 30 for i in range(2000)]}
+        body = {**BODY, "input": texts}
         answers.append(httpx.post(server.url + "/v1/embeddings", json=body, timeout=60))
 
-    thread = threading.Thread(target=ask)
-    thread.start()
+    def ask_rpc():
+        with grpc.insecure_channel(server.grpc) as channel:
+            answers.append(infer(channel, texts))
+
+    threads = [threading.Thread(target=ask), threading.Thread(target=ask_rpc)]
+    for thread in threads:
+        thread.start()
     with httpx.Client(base_url=server.url) as client:
-        while "nvembed_queue_requests 1.0" not in client.get("/v1/metrics").text:
+        while "nvembed_queue_requests 2.0" not in client.get("/v1/metrics").text:
             time.sleep(0.005)
         server.process.send_signal(signal.SIGTERM)
         while client.get("/v1/health/ready").status_code == 200:
             time.sleep(0.005)
         assert client.get("/v1/health/live").status_code == 200
-    thread.join()
+    for thread in threads:
+        thread.join()
     assert server.process.wait(timeout=30) == 0
-    assert len(answers[0].json()["data"]) == 2000
+    (http,) = (answer for answer in answers if isinstance(answer, httpx.Response))
+    (rows,) = (answer for answer in answers if isinstance(answer, np.ndarray))
+    got = np.array([item["embedding"] for item in http.json()["data"]], np.float32)
+    np.testing.assert_allclose(got, rows, atol=1e-6)
     assert all({"time", "level", "event"} <= set(line) for line in server.lines())
     with pytest.raises(OSError, match="refused"):
         connect(server.url)
