@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "nvembed_jax"
 FLOORS = {
     "version": 0, "batch": 1, "config": 1, "sharding": 1, "runtime": 1, "codes": 1,
     "model": 2, "text": 2, "checkpoint": 3, "data": 3, "train": 4, "runner": 3.5, "encoder": 4,
-    "search": 5, "compress": 5, "calibration": 5.5, "eval": 6, "serve": 6, "corpus": 6, "interop": 6, "bench": 6,
+    "search": 5, "compress": 5, "calibration": 5.5, "eval": 6, "serve": 6, "corpus": 6,
+    "interop": 6, "bench": 6,
     "cli": 7, "__main__": 8, "__init__": 8,
 }  # fmt: skip
 FORBIDDEN = {"model": {"text"}, "data": {"search"}, "search": {"serve"}, "eval": {"serve"}}

@@ -66,7 +66,7 @@ def _show_version(wanted: bool) -> bool:
 
 
 @app.callback(
-    help="Text embeddings with NV-Embed and its relatives in JAX: search, encode, serve, convert, train."
+    help="Text embeddings with NV-Embed and its relatives in JAX: search, serve, convert, train."
 )
 def _options(
     version: Annotated[
