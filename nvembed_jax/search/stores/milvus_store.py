@@ -7,7 +7,11 @@ collection itself.
 from __future__ import annotations
 
 import logging
+import logging.config
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -22,6 +26,13 @@ _TYPES = {"str": "VARCHAR", "int": "INT64", "float": "DOUBLE", "bool": "BOOL"}
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
+@contextmanager
+def _logging_kept() -> Iterator[None]:
+    """pymilvus, on its import, closes all log handlers of the process (`dictConfig`): not here."""
+    with patch.object(logging.config, "dictConfig"):
+        yield
+
+
 class MilvusStore(Store):
     """A Milvus collection. Locally one process at a time; strings have at most 65,535 bytes."""
 
@@ -31,7 +42,8 @@ class MilvusStore(Store):
     def __init__(self, location: Location) -> None:
         super().__init__(location)
         try:
-            import pymilvus
+            with _logging_kept():
+                import pymilvus
 
             if location.folder is not None:
                 import milvus_lite  # noqa: F401  (pymilvus starts it)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import pymilvus  # noqa: F401  (first within a test that captures output, it breaks the capture)
 import pytest
 from made_stores import schema
 
