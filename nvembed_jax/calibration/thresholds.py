@@ -6,18 +6,20 @@ that the thresholds were chosen on: on other pairs expect a little less.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Float, Num
 
 from nvembed_jax.calibration.curves import Counts, Measures, ScoreCurve
 from nvembed_jax.calibration.mapping import QuantileMap
 from nvembed_jax.calibration.pairs import PairScores
 from nvembed_jax.runtime import progress_bar
 
+_logger = logging.getLogger(__name__)
 PRESETS = ("high_precision", "balanced", "high_recall")
 
 
@@ -91,6 +93,24 @@ class _Counts(NamedTuple):
     labelled: list[Counts]
 
 
+def _check_thresholds(
+    thresholds: Sequence[float], old: Float[np.ndarray, " N"], scale: float
+) -> None:
+    """Raises ValueError for a threshold that the old model's scores cannot reach; warns of one
+    that those of these pairs do not."""
+    low, high = float(old.min()), float(old.max())
+    for threshold in thresholds:
+        if low <= threshold <= high:
+            continue
+        told = (
+            f"the threshold {threshold:g} lies outside of the old model's scores of these pairs, "
+            f"{low:.4g} to {high:.4g}"
+        )
+        if abs(threshold) > scale:
+            raise ValueError(f"{told}, and of its scale, {-scale:g} to {scale:g}; is that right?")
+        _logger.warning("%s: what takes its place is only their nearest end", told)
+
+
 class ThresholdFinder:
     """Finds thresholds for one kind of pairs.
 
@@ -115,13 +135,7 @@ class ThresholdFinder:
             self._labelled = ScoreCurve(part.old, part.labels), ScoreCurve(part.new, part.labels)
         self._size = len(scores.old)
         self._reused = [t * (scales[1] / scales[0]) for t in options.thresholds]
-        low, high = float(scores.old.min()), float(scores.old.max())
-        for threshold in options.thresholds:
-            if not low <= threshold <= high:
-                raise ValueError(
-                    f"the threshold {threshold:g} is none of the old model's: its scores of these "
-                    f"pairs go from {low:.4g} to {high:.4g}; is the scale right?"
-                )
+        _check_thresholds(options.thresholds, scores.old, scales[0])
 
     def find(self) -> tuple[list[Migration], dict[str, Threshold]]:
         """The migrations of all thresholds, and the presets.

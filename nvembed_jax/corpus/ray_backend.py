@@ -23,7 +23,7 @@ class ActorRequest(NamedTuple):
     """How many actors, and what each asks of the cluster: a share of CPUs, or a GPU."""
 
     actors: int
-    resources: dict[str, float]
+    resources: dict[str, Any]
 
 
 def actor_request(resources: Mapping[str, Any], workers: int | None) -> ActorRequest:

@@ -45,15 +45,19 @@ def command(capsys, monkeypatch):
     return call
 
 
-def test_the_command_writes_what_it_prints(command, tmp_path, pairs):
+def test_the_command_writes_what_it_prints(command, tmp_path, pairs, caplog):
     out, report = tmp_path / "c.json", tmp_path / "c.html"
     models = ("--old", "one", "--new", "two", "--samples", 50)
     code, printed, err = command(
         "calibrate", pairs, *models, "--threshold", 0.6, "-o", out, "--report", report
     )
-    assert code == 1  # query-passage scores are negative here
-    assert "query-passage pairs: the threshold 0.6 is none of the old model's" in err
-    assert sorted(os.listdir(tmp_path)) == ["pairs.jsonl"]
+    assert code == 0, err  # query-passage scores are negative here
+    assert "the threshold 0.6 lies outside of the old model's scores of these pairs" in caplog.text
+    assert "query-passage: 30 pairs" in printed
+    code, printed, err = command("calibrate", pairs, *models, "--threshold", 60, "-o", out)
+    assert code == 1
+    assert "query-passage pairs: the threshold 60 lies outside" in err
+    assert "and of its scale, -1 to 1; is that right?" in err
     lines = pairs.read_text().splitlines()[:80]
     pairs.write_text("\n".join(lines))
     code, printed, err = command(

@@ -159,7 +159,7 @@ def test_scales_change_the_numbers_only():
 
 
 def test_a_threshold_of_another_scale_is_refused():
-    with pytest.raises(ValueError, match=r"passage-passage pairs: the threshold 50 .*scale right"):
+    with pytest.raises(ValueError, match=r"passage-passage pairs: the threshold 50 .*of its scale"):
         learn(noisy_scores(100), 50.0)
 
 
