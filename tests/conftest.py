@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
+from importlib import resources
+from pathlib import Path
 
 os.environ["XLA_FLAGS"] = " ".join(
     [
@@ -25,6 +28,8 @@ install_import_hook("nvembed_jax", "beartype.beartype")
 import jax
 import pytest
 
+from nvembed_jax import Embedder
+from nvembed_jax.checkpoint import save_model
 from nvembed_jax.config import ModelConfig, tiny
 from nvembed_jax.model import init_params
 
@@ -39,3 +44,20 @@ def tiny_config() -> ModelConfig:
 def tiny_params(tiny_config: ModelConfig) -> dict:
     """Random parameters of `tiny_config`."""
     return jax.jit(partial(init_params, tiny_config))(jax.random.key(0))
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    """A model on disk, of one layer: most of the time goes into compiling."""
+    config = tiny(vocab_size=8192)
+    config = replace(config, backbone=replace(config.backbone, num_layers=1))
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    with resources.as_file(resources.files("nvembed_jax.text") / "data") as tokenizer:
+        save_model(folder, config, init_params(config, jax.random.key(0)), src_folder=tokenizer)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_folder: Path) -> Embedder:
+    """The model of `tiny_folder`."""
+    return Embedder.from_pretrained(tiny_folder)

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from importlib import resources
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import jax
 import pytest
 from made_stores import schema
 
-from nvembed_jax import Embedder
-from nvembed_jax.checkpoint import save_model
 from nvembed_jax.cli.main import run
-from nvembed_jax.config import tiny
-from nvembed_jax.model import init_params
 from nvembed_jax.search.stores import Store, make_store, open_store
 
 LOCAL = ("faiss", "lancedb", "milvus", "qdrant")
@@ -88,22 +81,6 @@ def make(request, tmp_path, milvus_url) -> Any:
 def store(make: Callable[..., Store]) -> Store:
     """An empty store with the fields of `made_stores`."""
     return make()
-
-
-@pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory) -> Path:
-    """A model on disk, of one layer: most of the time goes into compiling."""
-    config = tiny(vocab_size=8192)
-    config = replace(config, backbone=replace(config.backbone, num_layers=1))
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    with resources.as_file(resources.files("nvembed_jax.text") / "data") as tokenizer:
-        save_model(folder, config, init_params(config, jax.random.key(0)), src_folder=tokenizer)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tiny_folder) -> Embedder:
-    return Embedder.from_pretrained(tiny_folder)
 
 
 @pytest.fixture
