@@ -19,7 +19,18 @@ except ImportError:
     raise missing("LangChain", "langchain-core") from None
 
 
-class NVEmbedEmbeddings(BaseModel, Embeddings):
+class _CheckedNames(BaseModel):
+    """Refuses options that there are not, with the nearest name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, values: Any) -> Any:
+        if isinstance(values, dict):  # else an object that is made already
+            check_names(values, cls.model_fields, f"option of {cls.__name__}")
+        return values
+
+
+class NVEmbedEmbeddings(_CheckedNames, Embeddings):
     """Embeddings for LangChain's vector stores and chains.
 
     `embed_query` carries the query prefix or the task description, `embed_documents` the passage
@@ -46,13 +57,6 @@ class NVEmbedEmbeddings(BaseModel, Embeddings):
     fingerprint: str = ""
     embedder: Any = Field(default=None, exclude=True, repr=False)
     _named: NamedModel = PrivateAttr()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_names(cls, values: Any) -> Any:
-        if isinstance(values, dict):  # else an object that is made already
-            check_names(values, cls.model_fields, f"option of {cls.__name__}")
-        return values
 
     def model_post_init(self, context: Any, /) -> None:
         """Loads the model."""
@@ -84,7 +88,7 @@ class NVEmbedEmbeddings(BaseModel, Embeddings):
         return await asyncio.to_thread(self.embed_query, text)
 
 
-class NVEmbedRetriever(BaseRetriever):
+class NVEmbedRetriever(_CheckedNames, BaseRetriever):
     """The best texts of an index folder (`nvembed search --index`), or passages of a store.
 
     A document's `page_content` is the passage that was found and its `id` that of the passage; its
@@ -113,13 +117,6 @@ class NVEmbedRetriever(BaseRetriever):
     min_score: float | None = None
     filters: list[str] = Field(default_factory=list)
     _search: PassageSearch = PrivateAttr()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_names(cls, values: Any) -> Any:
-        if isinstance(values, dict):  # else an object that is made already
-            check_names(values, cls.model_fields, f"option of {cls.__name__}")
-        return values
 
     def model_post_init(self, context: Any, /) -> None:
         """Opens the index."""

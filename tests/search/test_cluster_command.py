@@ -11,38 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
-from written_vectors import WrittenVectors, written
+from written_vectors import WrittenVectors, written, written_command
 
-from nvembed_jax.cli import cluster as command_file
-from nvembed_jax.cli.main import run
 from nvembed_jax.search.cluster_texts import ClusterFiles, cluster_texts
 from nvembed_jax.search.clusters import ClusterOptions
 
 
 @pytest.fixture
 def command(capsys, monkeypatch):
-    """Runs `nvembed cluster ARGS` with a model that reads vectors from texts: (code, out, err)."""
-    app = typer.Typer()
-    app.command(command_file.NAME, help=command_file.HELP)(command_file.command)
-    app.callback()(lambda: None)
-    monkeypatch.setattr("nvembed_jax.cli.main.app", app)
-    monkeypatch.delenv("NVEMBED_MODEL", raising=False)
-    models = []
-
-    def load(name, **options):
-        models.append(WrittenVectors(name or "default", width=3))
-        return models[-1]
-
-    monkeypatch.setattr("nvembed_jax.cli.options.load_model", load)
-
-    def call(*args: object) -> tuple[int, str, str]:
-        models.clear()
-        code = run(["cluster", *(str(arg) for arg in args)])
-        return code, *capsys.readouterr()
-
-    call.models = models
-    return call
+    return written_command("cluster", 3, capsys, monkeypatch)
 
 
 def made_rows(sizes=(12, 20), seed: int = 0) -> tuple[list[dict], list[int]]:

@@ -10,16 +10,13 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-import typer
-from written_vectors import WrittenVectors, written
+from written_vectors import WrittenVectors, written, written_command
 
 from nvembed_jax import Embedder
 from nvembed_jax.calibration.artefact import ScoredModel
 from nvembed_jax.calibration.calibrate import calibrate_scores
 from nvembed_jax.calibration.pairs import PairScores
 from nvembed_jax.calibration.thresholds import CalibrationOptions
-from nvembed_jax.cli import dedup as command_file
-from nvembed_jax.cli.main import run
 from nvembed_jax.config import tiny
 from nvembed_jax.model import init_params
 from nvembed_jax.search.dedup import dedup
@@ -46,27 +43,7 @@ def source(tmp_path):
 
 @pytest.fixture
 def command(capsys, monkeypatch):
-    """Runs `nvembed dedup ARGS` with a model that reads vectors from texts: (code, out, err)."""
-    app = typer.Typer()
-    app.command(command_file.NAME, help=command_file.HELP)(command_file.command)
-    app.callback()(lambda: None)
-    monkeypatch.setattr("nvembed_jax.cli.main.app", app)
-    monkeypatch.delenv("NVEMBED_MODEL", raising=False)
-    models = []
-
-    def load(name, **options):
-        models.append(WrittenVectors(name or "default"))
-        return models[-1]
-
-    monkeypatch.setattr("nvembed_jax.cli.options.load_model", load)
-
-    def call(*args: object) -> tuple[int, str, str]:
-        models.clear()
-        code = run(["dedup", *(str(arg) for arg in args)])
-        return code, *capsys.readouterr()
-
-    call.models = models
-    return call
+    return written_command("dedup", 2, capsys, monkeypatch)
 
 
 @pytest.fixture(scope="module")

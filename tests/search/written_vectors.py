@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+
+from nvembed_jax.cli.main import run
 
 
 class WrittenVectors:
@@ -33,3 +37,26 @@ class WrittenVectors:
 def written(vector, words: str = "") -> str:
     """The text that `WrittenVectors` embeds as `vector`."""
     return " ".join([*(f"{x:.6f}" for x in vector), words]).strip()
+
+
+def written_command(name: str, width: int, capsys: Any, monkeypatch: Any) -> Callable[..., Any]:
+    """Runs `nvembed NAME ARGS` with a model that reads vectors from texts: (code, out, err).
+
+    Its `models` are those that the last call loaded.
+    """
+    monkeypatch.delenv("NVEMBED_MODEL", raising=False)
+    models: list[WrittenVectors] = []
+
+    def load(model: str | None, **options: Any) -> WrittenVectors:
+        models.append(WrittenVectors(model or "default", width=width))
+        return models[-1]
+
+    monkeypatch.setattr("nvembed_jax.cli.options.load_model", load)
+
+    def call(*args: object) -> tuple[int, str, str]:
+        models.clear()
+        code = run([name, *(str(arg) for arg in args)])
+        return code, *capsys.readouterr()
+
+    call.models = models
+    return call
